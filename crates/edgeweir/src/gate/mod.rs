@@ -1,0 +1,1 @@
+//! One HTTP exchange at a proxy: limit, cache and trace together.

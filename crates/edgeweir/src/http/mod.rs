@@ -1,0 +1,5 @@
+//! What the text of HTTP fields means.
+
+mod fields;
+
+pub use fields::Fields;

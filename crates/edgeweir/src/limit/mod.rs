@@ -1,0 +1,1 @@
+//! Rate limiting: may this request pass now, and if not, when.
