@@ -1,1 +1,435 @@
-//! One HTTP exchange at a proxy: limit, cache and trace together.
+//! One HTTP exchange at a proxy: the only place where limit, cache and trace meet.
+//!
+//! An edge drives a [`Gate`] with these calls, and after each of them drains
+//! [`Gate::next_action`]:
+//!
+//! | when | call |
+//! |---|---|
+//! | the head of a request is here | [`Gate::request`], then [`Gate::answer`] until there is a [`Verdict`] |
+//! | the head of its response is here | [`Gate::response`] |
+//! | a piece of the response's body, or its end | [`Gate::body`], if [`Gate::wants_body`] |
+//! | the exchange is over | [`Gate::finished`], for every stream whatever happened |
+//! | time has passed | [`Gate::tick`], every [`Gate::tick_period`] |
+//! | an HTTP call that the gate asked for has ended | [`Gate::called`] |
+//! | another worker said something | [`Gate::message`] |
+//!
+//! Nothing that a peer sends makes any of these fail: a header that is not as it
+//! should be counts as absent, and a feature that cannot do its work lets the
+//! request pass or not as its `on_error` says, and is counted.
+
+mod cache;
+mod limit;
+mod trace;
+mod verdict;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use hashbrown::HashMap;
+
+pub use cache::CacheSettings;
+pub use limit::{LimitRule, OnError};
+pub use trace::TraceSettings;
+pub use verdict::*;
+
+use crate::hash::HashSeed;
+use crate::random::Random;
+
+/// Which features a gate, or a build of an edge, has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Rate limiting.
+    pub limit: bool,
+    /// HTTP caching.
+    pub cache: bool,
+    /// Tracing.
+    pub trace: bool,
+}
+
+impl Features {
+    /// No feature.
+    pub const NONE: Self = Self { limit: false, cache: false, trace: false };
+    /// Every feature.
+    pub const ALL: Self = Self { limit: true, cache: true, trace: true };
+}
+
+/// The random bytes that a gate starts from.
+#[derive(Clone, Debug)]
+pub struct Seeds {
+    /// Makes hashes unpredictable; one for all workers, or their shared tables
+    /// would not agree.
+    pub hash: HashSeed,
+    /// For ids and jitter; another in each worker.
+    pub random: Random,
+}
+
+/// What one feature says to a request.
+enum Flow<T> {
+    /// It has to know something first.
+    Ask(Ask),
+    /// It is done.
+    Done(T),
+}
+
+/// Where an exchange is in its walk through the gate.
+#[derive(Debug)]
+struct Exchange {
+    phase: Phase,
+    trace: Option<trace::Traced>,
+    limit: limit::Progress,
+    cache: cache::Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Limit,
+    Cache,
+    /// Upstream has the request.
+    Upstream,
+    /// The gate has answered.
+    Answered,
+}
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Gate {
+    limit: limit::LimitGate,
+    cache: Option<cache::CacheGate>,
+    trace: Option<trace::TraceGate>,
+    streams: HashMap<StreamId, Exchange, HashSeed>,
+    actions: VecDeque<Action>,
+}
+
+impl Gate {
+    /// A gate for these settings. Use [`crate::config::build`], which checks them.
+    #[must_use]
+    pub fn new(
+        limits: Vec<LimitRule>,
+        cache: Option<CacheSettings>,
+        trace: Option<TraceSettings>,
+        seeds: Seeds,
+    ) -> Self {
+        Self {
+            limit: limit::LimitGate::new(limits, seeds.hash),
+            cache: cache.map(|settings| cache::CacheGate::new(settings, seeds.hash)),
+            trace: trace.map(|settings| trace::TraceGate::new(settings, seeds.random)),
+            streams: HashMap::with_hasher(seeds.hash),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// How often [`Gate::tick`] wants to be called.
+    #[must_use]
+    pub fn tick_period(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// A request's head has arrived.
+    pub fn request(&mut self, stream: StreamId, request: &Request<'_>, now: Now) -> Step {
+        let exchange = Exchange {
+            phase: Phase::Limit,
+            trace: self.trace.as_mut().map(|trace| trace.begin(request, now)),
+            limit: limit::Progress::default(),
+            cache: cache::Progress::default(),
+        };
+        self.streams.insert(stream, exchange);
+        self.walk(stream, request, None, now)
+    }
+
+    /// What an [`Ask`] asked for is here.
+    pub fn answer(
+        &mut self,
+        stream: StreamId,
+        request: &Request<'_>,
+        answer: Answer<'_>,
+        now: Now,
+    ) -> Step {
+        self.walk(stream, request, Some(answer), now)
+    }
+
+    fn walk(
+        &mut self,
+        stream: StreamId,
+        request: &Request<'_>,
+        mut answer: Option<Answer<'_>>,
+        now: Now,
+    ) -> Step {
+        let Some(exchange) = self.streams.get_mut(&stream) else {
+            return Step::Verdict(Verdict::Pass(Vec::new()));
+        };
+        loop {
+            match exchange.phase {
+                Phase::Limit => {
+                    match self.limit.step(&mut exchange.limit, request, answer.take(), now) {
+                        Flow::Ask(ask) => return Step::Ask(ask),
+                        Flow::Done(None) => exchange.phase = Phase::Cache,
+                        Flow::Done(Some(reply)) => {
+                            exchange.phase = Phase::Answered;
+                            return Step::Verdict(Verdict::Reply(reply));
+                        }
+                    }
+                }
+                Phase::Cache => {
+                    let Some(cache) = &mut self.cache else {
+                        exchange.phase = Phase::Upstream;
+                        continue;
+                    };
+                    match cache.step(&mut exchange.cache, request, answer.take(), now) {
+                        Flow::Ask(ask) => return Step::Ask(ask),
+                        Flow::Done(Verdict::Reply(reply)) => {
+                            exchange.phase = Phase::Answered;
+                            return Step::Verdict(Verdict::Reply(reply));
+                        }
+                        Flow::Done(Verdict::Wait) => return Step::Verdict(Verdict::Wait),
+                        Flow::Done(Verdict::Pass(mut changes)) => {
+                            exchange.phase = Phase::Upstream;
+                            if let Some(traced) = &exchange.trace {
+                                traced.inject(&mut changes);
+                            }
+                            return Step::Verdict(Verdict::Pass(changes));
+                        }
+                    }
+                }
+                Phase::Upstream | Phase::Answered => {
+                    let mut changes = Vec::new();
+                    if let Some(traced) = &exchange.trace {
+                        traced.inject(&mut changes);
+                    }
+                    return Step::Verdict(Verdict::Pass(changes));
+                }
+            }
+        }
+    }
+
+    /// The head of the response has arrived, from upstream or from the host itself,
+    /// or the gate's own reply passes by.
+    pub fn response(&mut self, stream: StreamId, response: &Response<'_>, now: Now) -> Verdict {
+        let Some(exchange) = self.streams.get_mut(&stream) else {
+            return Verdict::Pass(Vec::new());
+        };
+        let mut changes = Vec::new();
+        if exchange.phase == Phase::Upstream
+            && let Some(cache) = &mut self.cache
+        {
+            match cache.response(&mut exchange.cache, response, now) {
+                Verdict::Pass(more) => changes = more,
+                verdict => return verdict,
+            }
+        }
+        Verdict::Pass(changes)
+    }
+
+    /// Whether [`Gate::body`] has to see this stream's response.
+    #[must_use]
+    pub fn wants_body(&self, stream: StreamId) -> bool {
+        self.streams.get(&stream).is_some_and(|exchange| exchange.cache.wants_body())
+    }
+
+    /// A piece of the response's body; `end` says that it is the last, and that
+    /// the response is complete.
+    pub fn body(&mut self, stream: StreamId, piece: &[u8], end: bool, now: Now) {
+        if let Some(exchange) = self.streams.get_mut(&stream)
+            && let Some(cache) = &mut self.cache
+        {
+            cache.body(&mut exchange.cache, piece, end, now);
+        }
+    }
+
+    /// The exchange is over, complete or not.
+    pub fn finished(&mut self, stream: StreamId, _now: Now) {
+        self.streams.remove(&stream);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, _now: Now) {}
+
+    /// An HTTP call has ended.
+    pub fn called(&mut self, _token: u64, _outcome: CallOutcome<'_>, _now: Now) {}
+
+    /// A worker's [`Action::Tell`] has arrived.
+    pub fn message(&mut self, _message: &[u8], _now: Now) {}
+
+    /// Whether this worker has to hear what others [`Action::Tell`].
+    #[must_use]
+    pub fn wants_messages(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// What has been counted so far, for the host's own metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let mut metrics = Vec::new();
+        self.limit.metrics(&mut metrics);
+        if let Some(cache) = &self.cache {
+            cache.metrics(&mut metrics);
+        }
+        if let Some(trace) = &self.trace {
+            trace.metrics(&mut metrics);
+        }
+        metrics
+    }
+
+    /// The next thing to do for other streams or for none.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Part of a body could not be read: it will not be whole.
+    pub fn body_lost(&mut self, stream: StreamId) {
+        if let Some(exchange) = self.streams.get_mut(&stream) {
+            exchange.cache.body_lost();
+        }
+    }
+
+    /// Whether this stream began here and has not ended.
+    #[must_use]
+    pub fn has(&self, stream: StreamId) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
+    /// Whether [`Gate::response`] has to see this stream's response.
+    #[must_use]
+    pub fn wants_response(&self, stream: StreamId) -> bool {
+        self.streams
+            .get(&stream)
+            .is_some_and(|exchange| exchange.phase == Phase::Upstream && self.cache.is_some())
+    }
+
+    /// How many streams are between their beginning and their end.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Fields;
+    use std::collections::BTreeMap;
+    use std::string::String;
+
+    /// Workers with one gate each, and what they share.
+    struct Proxy {
+        workers: Vec<Gate>,
+        shared: BTreeMap<SharedKey, (Vec<u8>, u32)>,
+        writes: u32,
+        streams: u32,
+        now: Now,
+    }
+
+    impl Proxy {
+        fn new(workers: u8, config: &str) -> Self {
+            let seeds = |worker| Seeds {
+                hash: HashSeed::from_bytes([7; 16]),
+                random: Random::from_seed([worker; 32]),
+            };
+            let build = |worker| {
+                crate::config::build(config.as_bytes(), Features::ALL, seeds(worker)).unwrap()
+            };
+            Self {
+                workers: (0..workers).map(build).collect(),
+                shared: BTreeMap::new(),
+                writes: 0,
+                streams: 0,
+                now: Now::default(),
+            }
+        }
+
+        /// The verdict on a GET from a client, in one worker.
+        fn get(&mut self, worker: usize, client: &str) -> Verdict {
+            self.streams += 1;
+            let (stream, gate) = (StreamId(self.streams), &mut self.workers[worker]);
+            let fields: [(&[u8], &[u8]); 4] = [
+                (b":method", b"GET"),
+                (b":scheme", b"http"),
+                (b":authority", b"a.example"),
+                (b":path", b"/"),
+            ];
+            let request = Request { fields: Fields::new(&fields), end: true };
+            let mut step = gate.request(stream, &request, self.now);
+            loop {
+                let ask = match step {
+                    Step::Verdict(verdict) => return verdict,
+                    Step::Ask(ask) => ask,
+                };
+                let value;
+                let answer = match ask {
+                    Ask::Property(path) => {
+                        assert_eq!(&*path, b"source\0address");
+                        Answer::Property(Some(client.as_bytes()))
+                    }
+                    Ask::Read(key) => {
+                        value = self.shared.get(&key).cloned();
+                        Answer::Shared(value.as_ref().map(|(value, cas)| (&value[..], *cas)))
+                    }
+                    Ask::Write { key, value, cas } => {
+                        let found = self.shared.get(&key).map(|(_, cas)| *cas);
+                        let fits = found.is_none_or(|found| cas == 0 || cas == found);
+                        if fits {
+                            self.writes += 1;
+                            self.shared.insert(key, (value, self.writes));
+                        }
+                        Answer::Written(fits)
+                    }
+                };
+                step = gate.answer(stream, &request, answer, self.now);
+            }
+        }
+    }
+
+    fn status(verdict: &Verdict) -> u16 {
+        match verdict {
+            Verdict::Pass(_) => 0,
+            Verdict::Reply(reply) => reply.status,
+            Verdict::Wait => 1,
+        }
+    }
+
+    const LIMIT: &str =
+        r#"{"limits": [{"name": "per-client", "requests": 1, "per_ms": 1000, "burst": 3}]}"#;
+
+    #[test]
+    fn a_limit_holds_over_all_workers_and_for_each_client() {
+        let mut proxy = Proxy::new(3, LIMIT);
+        let verdicts: Vec<_> =
+            (0..5).map(|worker| status(&proxy.get(worker % 3, "10.0.0.1:1"))).collect();
+        assert_eq!(verdicts, [0, 0, 0, 429, 429]);
+        assert_eq!(status(&proxy.get(0, "10.0.0.2:1")), 0);
+        proxy.now.instant = proxy.now.instant.after(Duration::from_secs(1));
+        assert_eq!(status(&proxy.get(1, "10.0.0.1:2")), 0);
+        assert_eq!(status(&proxy.get(2, "10.0.0.1:3")), 429);
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let mut proxy = Proxy::new(1, LIMIT);
+        let reply = loop {
+            if let Verdict::Reply(reply) = proxy.get(0, "10.0.0.1:1") {
+                break reply;
+            }
+        };
+        let fields: Vec<_> = reply
+            .fields
+            .iter()
+            .map(|(name, value)| {
+                (String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value))
+            })
+            .collect();
+        assert!(fields.contains(&("retry-after".into(), "1".into())), "{fields:?}");
+        let policy = ("ratelimit-policy".into(), r#""per-client";q=1;w=1"#.into());
+        assert!(fields.contains(&policy), "{fields:?}");
+        assert_eq!(reply.grpc_status, 8);
+    }
+
+    #[test]
+    fn a_stream_that_ended_leaves_nothing() {
+        let mut proxy = Proxy::new(1, LIMIT);
+        proxy.get(0, "10.0.0.1:1");
+        assert_eq!(proxy.workers[0].streams(), 1);
+        let now = proxy.now;
+        proxy.workers[0].finished(StreamId(1), now);
+        assert_eq!(proxy.workers[0].streams(), 0);
+    }
+}
