@@ -98,6 +98,12 @@ impl Limiter {
         self.overrides.get(&self.seed.hash64(key)).unwrap_or(&self.limit)
     }
 
+    /// The number under which `key` is known here; a secret of this process.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.seed.hash64(key)
+    }
+
     /// Decides a request of `key` that costs `cost`, and spends it if it passes.
     pub fn check(&mut self, key: &[u8], cost: u32, now: Instant) -> Decision {
         let hash = self.seed.hash64(key);

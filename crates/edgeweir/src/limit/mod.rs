@@ -7,13 +7,22 @@
 //! |---|---|
 //! | [`quota`] | one request against one key's state (GCRA), and several quotas together |
 //! | [`limiter`] | many keys in a table of fixed size |
+//! | [`address`] | which client a request comes from, behind proxies |
+//! | [`queue`] | who waits for a turn, and whose it is |
+//! | [`concurrency`] | how many requests may be under way |
 //! | [`lease`] | the same truth shared by several workers, in pages that they compare and swap |
 
+pub mod address;
+pub mod concurrency;
 pub mod lease;
 pub mod limiter;
+pub mod queue;
 pub mod quota;
 mod states;
 
-pub use lease::{Attempt, Lease, Leases, Step};
+pub use address::{AddressPrefix, Network, NetworkError, Networks, TrustedProxies};
+pub use concurrency::{Adaptive, AdaptiveBounds, Busy, Permits};
+pub use lease::{Attempt, Lease, LeaseCounts, Leases, Step};
 pub use limiter::{Limiter, LimiterCounts};
+pub use queue::{Action, Answer, Queue, QueueCounts, Refusal, Ticket, Try, WaitingLimiter};
 pub use quota::{Decision, Level, Limit, LimitError, Quota, QuotaError};
