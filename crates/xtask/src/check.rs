@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::child::{followed, say};
-use crate::compiler::Compiler;
 use crate::tree::Tree;
-use crate::{compiler, envoy, npm, wasm};
+use crate::{npm, wasm};
 
 /// No suite may take longer; the slowest compiles wasmtime first.
 const LIMIT: Duration = Duration::from_secs(1500);
@@ -50,7 +49,7 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
             broken.push(name.to_owned());
         }
     };
-    match prepare(tree) {
+    match crate::prepare(tree) {
         Ok((compiler, envoy)) => {
             for (name, mut command) in cargo_suites(tree, &envoy) {
                 note(name, suite(name, &mut command)?);
@@ -77,15 +76,6 @@ pub(crate) fn run(tree: &Tree) -> Result<()> {
         bail!("not everything passed");
     }
     Ok(())
-}
-
-fn prepare(tree: &Tree) -> Result<(Compiler, std::path::PathBuf)> {
-    let compiler = compiler::choose(tree)?;
-    let envoy = envoy::find(tree)?;
-    npm::install(tree)?;
-    wasm::build(tree, &compiler)?;
-    npm::build(tree)?;
-    Ok((compiler, envoy))
 }
 
 fn cargo_suites(tree: &Tree, envoy: &std::path::Path) -> Vec<(&'static str, Command)> {

@@ -14,22 +14,28 @@
 //! | [`npm`] | the JavaScript package: dependencies, build, checks, tarball |
 //! | [`callbacks`] | which callbacks each shipped filter exports, which host calls it may import |
 //! | [`wasm`] | builds both WebAssembly modules and shapes them for shipping |
+//! | [`http`] | one HTTP/1.1 request over a fresh connection |
+//! | [`demo`] | `cargo xtask demo` |
 //! | [`check`] | `cargo xtask test` |
 
 mod callbacks;
 mod check;
 mod child;
 mod compiler;
+mod demo;
 mod envoy;
+mod http;
 mod npm;
 mod stamp;
 mod tree;
 mod wasm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use crate::compiler::Compiler;
 use crate::tree::Tree;
 
 const USAGE: &str = "\
@@ -38,6 +44,7 @@ cargo xtask COMMAND
   setup         find or fetch a wasm32 compiler, Envoy and the npm packages
   wasm          build both WebAssembly modules; print their sizes
   npm           build, check and pack the JavaScript package
+  demo [--keep] show limit, cache and trace on live traffic through a real Envoy
   test          run every test, lint and format check (what CI runs)
 
 Environment:
@@ -63,17 +70,18 @@ fn main() -> ExitCode {
 fn run(arguments: &[&str]) -> Result<()> {
     let tree = Tree::find()?;
     match arguments {
-        ["setup"] => setup(&tree),
+        ["setup"] => setup(&tree).map(|_| ()),
         ["wasm"] => {
             let compiler = compiler::choose(&tree)?;
             npm::install(&tree)?;
             wasm::build(&tree, &compiler)
         }
         ["npm"] => {
-            setup(&tree)?;
-            wasm::build(&tree, &compiler::choose(&tree)?)?;
+            prepare(&tree)?;
             npm::pack(&tree)
         }
+        ["demo"] => demo::run(&tree, &prepare(&tree)?.1, false),
+        ["demo", "--keep"] => demo::run(&tree, &prepare(&tree)?.1, true),
         ["test"] => check::run(&tree),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -83,8 +91,18 @@ fn run(arguments: &[&str]) -> Result<()> {
     }
 }
 
-fn setup(tree: &Tree) -> Result<()> {
-    compiler::choose(tree)?;
-    envoy::find(tree)?;
-    npm::install(tree)
+fn setup(tree: &Tree) -> Result<(Compiler, PathBuf)> {
+    let compiler = compiler::choose(tree)?;
+    let envoy = envoy::find(tree)?;
+    npm::install(tree)?;
+    Ok((compiler, envoy))
+}
+
+/// Sets up and builds everything that the demo and the tests run; gives the compiler
+/// and the Envoy.
+fn prepare(tree: &Tree) -> Result<(Compiler, PathBuf)> {
+    let (compiler, envoy) = setup(tree)?;
+    wasm::build(tree, &compiler)?;
+    npm::build(tree)?;
+    Ok((compiler, envoy))
 }

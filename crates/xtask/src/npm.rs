@@ -38,9 +38,8 @@ pub(crate) fn install(tree: &Tree) -> Result<()> {
     stamp.done(tree, "npm-install")
 }
 
-/// Builds the package and packs it as it would be published.
+/// Packs the built package as it would be published.
 pub(crate) fn pack(tree: &Tree) -> Result<()> {
-    build(tree)?;
     quietly(tree, "npm pack", INSTALL, &mut npm(tree, &["pack", "--ignore-scripts"]))?;
     for entry in std::fs::read_dir(tree.path("js"))? {
         let path = entry?.path();
@@ -53,11 +52,11 @@ pub(crate) fn pack(tree: &Tree) -> Result<()> {
 
 /// Builds what the package ships from its sources and its WebAssembly module.
 pub(crate) fn build(tree: &Tree) -> Result<()> {
-    let stamp = ["js/package.json", "js/src", "js/scripts", "js/index.d.ts"]
+    let stamp = ["js/package.json", "js/src", "js/scripts", "js/types"]
         .iter()
         .try_fold(Stamp::new(), |stamp, path| stamp.path(tree, path))?
         .path(tree, "js/wasm/edgeweir_js_bg.wasm")?
-        .path(tree, "js/wasm/edgeweir_js_bg.js")?;
+        .path(tree, "js/wasm/edgeweir_js.js")?;
     if stamp.is_fresh(tree, "npm-build", &[tree.path("js/dist")]) {
         return Ok(());
     }
@@ -65,19 +64,15 @@ pub(crate) fn build(tree: &Tree) -> Result<()> {
     stamp.done(tree, "npm-build")
 }
 
-/// The scripts of the package that check it: `lint`, `test`, and all that begin with
-/// `check` or `test:`, in alphabetical order.
+/// The scripts of the package that check it: `lint`, `types`, `test` and every `test:*`.
 pub(crate) fn checks(tree: &Tree) -> Result<Vec<String>> {
     let manifest = crate::tree::read(&tree.path("js/package.json"))?;
     let manifest: serde_json::Value =
         serde_json::from_str(&manifest).context("js/package.json is not JSON")?;
     let scripts = manifest.get("scripts").and_then(serde_json::Value::as_object);
     let names = scripts.into_iter().flat_map(|scripts| scripts.keys());
-    let is_check = |name: &str| {
-        matches!(name, "lint" | "test" | "types")
-            || name.starts_with("check")
-            || name.starts_with("test:")
-    };
+    let is_check =
+        |name: &str| matches!(name, "lint" | "test" | "types") || name.starts_with("test:");
     Ok(names.filter(|name| is_check(name)).cloned().collect())
 }
 
