@@ -52,6 +52,11 @@ impl Running {
         Ok(self.child.try_wait()?)
     }
 
+    /// The number of its first process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its standard output, if that was asked to be a pipe; once.
     pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()

@@ -16,8 +16,10 @@
 //! | [`wasm`] | builds both WebAssembly modules and shapes them for shipping |
 //! | [`http`] | one HTTP/1.1 request over a fresh connection |
 //! | [`demo`] | `cargo xtask demo` |
-//! | [`check`] | `cargo xtask test` |
+//! | [`check`] | `cargo xtask test` and `bless` |
+//! | [`bench`] | `cargo xtask bench` |
 
+mod bench;
 mod callbacks;
 mod check;
 mod child;
@@ -46,6 +48,8 @@ cargo xtask COMMAND
   npm           build, check and pack the JavaScript package
   demo [--keep] show limit, cache and trace on live traffic through a real Envoy
   test          run every test, lint and format check (what CI runs)
+  bench [GROUP] measure against the alternatives; groups: proxy, cache, core, node
+  bless         rewrite the expected outputs that tests compare with
 
 Environment:
   EDGEWEIR_ENVOY  use this Envoy binary instead of fetching one
@@ -82,6 +86,9 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         ["demo"] => demo::run(&tree, &prepare(&tree)?.1, false),
         ["demo", "--keep"] => demo::run(&tree, &prepare(&tree)?.1, true),
+        ["bench"] => bench::run(&tree, &prepare(&tree)?.1, None),
+        ["bench", group] => bench::run(&tree, &prepare(&tree)?.1, Some(group)),
+        ["bless"] => check::bless(&tree),
         ["test"] => check::run(&tree),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
