@@ -217,6 +217,11 @@ impl Gate {
                 verdict => return verdict,
             }
         }
+        if let (Some(trace), Some(traced)) = (&self.trace, &exchange.trace)
+            && trace.settings().server_timing
+        {
+            changes.push(traced.server_timing());
+        }
         Verdict::Pass(changes)
     }
 
@@ -339,14 +344,31 @@ mod tests {
 
         /// The verdict on a GET from a client, in one worker.
         fn get(&mut self, worker: usize, client: &str) -> Verdict {
+            self.request(worker, client, &[])
+        }
+
+        /// A GET with more fields; its stream is the last one begun.
+        fn request(&mut self, worker: usize, client: &str, more: &[(&str, &str)]) -> Verdict {
+            self.request_of("/", worker, client, more)
+        }
+
+        fn request_of(
+            &mut self,
+            path: &str,
+            worker: usize,
+            client: &str,
+            more: &[(&str, &str)],
+        ) -> Verdict {
             self.streams += 1;
             let (stream, gate) = (StreamId(self.streams), &mut self.workers[worker]);
-            let fields: [(&[u8], &[u8]); 4] = [
-                (b":method", b"GET"),
-                (b":scheme", b"http"),
-                (b":authority", b"a.example"),
-                (b":path", b"/"),
+            let head = [
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":authority", "a.example"),
+                (":path", path),
             ];
+            let fields: Vec<(&[u8], &[u8])> =
+                head.iter().chain(more).map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
             let request = Request { fields: Fields::new(&fields), end: true };
             let mut step = gate.request(stream, &request, self.now);
             loop {
@@ -376,6 +398,23 @@ mod tests {
                 };
                 step = gate.answer(stream, &request, answer, self.now);
             }
+        }
+    }
+
+    impl Proxy {
+        /// Upstream's whole response to the last request.
+        fn respond(&mut self, worker: usize, fields: &[(&str, &str)], body: &[u8]) -> Verdict {
+            let (stream, gate) = (StreamId(self.streams), &mut self.workers[worker]);
+            let fields: Vec<(&[u8], &[u8])> =
+                fields.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            let response = Response { fields: Fields::new(&fields), end: body.is_empty() };
+            let verdict = gate.response(stream, &response, self.now);
+            if gate.wants_body(stream) {
+                gate.body(stream, body, false, self.now);
+                gate.body(stream, b"", true, self.now);
+            }
+            gate.finished(stream, self.now);
+            verdict
         }
     }
 
@@ -431,5 +470,86 @@ mod tests {
         let now = proxy.now;
         proxy.workers[0].finished(StreamId(1), now);
         assert_eq!(proxy.workers[0].streams(), 0);
+    }
+
+    #[test]
+    fn a_response_that_says_how_long_it_is_fresh_is_served_that_long() {
+        let mut proxy = Proxy::new(1, r#"{"cache": {}}"#);
+        assert_eq!(status(&proxy.get(0, "")), 0);
+        let fields = [(":status", "200"), ("cache-control", "max-age=10"), ("x", "y")];
+        proxy.respond(0, &fields, b"hello");
+        proxy.now.instant = proxy.now.instant.after(Duration::from_millis(9_999));
+        let Verdict::Reply(reply) = proxy.get(0, "") else { panic!("a miss") };
+        assert_eq!((reply.status, &*reply.body), (200, &b"hello"[..]));
+        assert!(reply.fields.contains(&(b"age".to_vec(), b"9".to_vec())), "{:?}", reply.fields);
+        proxy.now.instant = proxy.now.instant.after(Duration::from_millis(1));
+        assert_eq!(status(&proxy.get(0, "")), 0);
+    }
+
+    #[test]
+    fn what_may_be_for_one_user_is_neither_stored_nor_served() {
+        let public = [(":status", "200"), ("cache-control", "max-age=10")];
+        for (more, fields) in [
+            (&[("authorization", "Basic x")][..], &public[..]),
+            (&[("x-forwarded-host", "evil.example")], &public),
+            (&[], &[(":status", "200"), ("cache-control", "private, max-age=10")]),
+            (&[], &[(":status", "200"), ("cache-control", "max-age=10, no-store")]),
+            (&[], &[(":status", "200"), ("cache-control", "max-age=10"), ("set-cookie", "a=b")]),
+            (&[], &[(":status", "200"), ("cache-control", "max-age=10"), ("vary", "cookie")]),
+            (&[], &[(":status", "200")]),
+            (&[], &[(":status", "206"), ("cache-control", "max-age=10")]),
+        ] {
+            let mut proxy = Proxy::new(1, r#"{"cache": {}}"#);
+            proxy.request(0, "", more);
+            proxy.respond(0, fields, b"secret");
+            assert_eq!(status(&proxy.get(0, "")), 0, "{more:?} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_was_cut_short_is_not_stored() {
+        let mut proxy = Proxy::new(1, r#"{"cache": {}}"#);
+        proxy.get(0, "");
+        let fields =
+            [(":status", "200"), ("cache-control", "max-age=10"), ("content-length", "99")];
+        proxy.respond(0, &fields, b"short");
+        assert_eq!(status(&proxy.get(0, "")), 0);
+    }
+
+    #[test]
+    fn the_oldest_entries_go_when_the_budget_is_used() {
+        let mut proxy = Proxy::new(1, r#"{"cache": {"max_bytes": 4096}}"#);
+        let fields = [(":status", "200"), ("cache-control", "max-age=10")];
+        for path in ["/a", "/b", "/c"] {
+            proxy.request_of(path, 0, "", &[]);
+            proxy.respond(0, &fields, &[0; 3000]);
+        }
+        let bytes =
+            proxy.workers[0].metrics().into_iter().find(|m| m.name == "edgeweir.cache.bytes");
+        assert!(bytes.is_some_and(|metric| (3000..=4096).contains(&metric.value)));
+    }
+
+    #[test]
+    fn one_trace_runs_through_and_each_hop_has_its_span() {
+        let mut proxy = Proxy::new(1, r#"{"trace": {"server_timing": true}}"#);
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let sent = std::format!("00-{trace}-00f067aa0ba902b7-01");
+        let Verdict::Pass(changes) = proxy.request(0, "", &[("traceparent", &sent)]) else {
+            panic!("not passed")
+        };
+        let [Change::Set("traceparent", value)] = &changes[..] else { panic!("{changes:?}") };
+        let value = String::from_utf8(value.clone()).unwrap();
+        assert!(value.starts_with(&std::format!("00-{trace}-")) && value != sent, "{value}");
+        let Verdict::Pass(told) = proxy.respond(0, &[(":status", "200")], b"") else { panic!() };
+        let expected = std::format!("traceparent;desc=\"{value}\"").into_bytes();
+        assert_eq!(told, [Change::Add("server-timing", expected)]);
+        // Sent twice: neither is believed.
+        let twice = [("traceparent", &*sent), ("traceparent", &*sent), ("tracestate", "a=b")];
+        let Verdict::Pass(changes) = proxy.request(0, "", &twice) else { panic!() };
+        assert!(matches!(
+            &changes[..],
+            [Change::Set("traceparent", value), Change::Remove("tracestate")]
+                if !value.starts_with(b"00-4bf92f")
+        ));
     }
 }
