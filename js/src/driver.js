@@ -31,10 +31,10 @@ export class Driver {
       this.#hold(holds);
       return;
     }
-    clearTimeout(this.#timer);
+    this.#clear();
     this.#due = due;
     const delay = Math.min(Math.max(1, Math.ceil(due - this.#clock.now())), LONGEST);
-    this.#timer = setTimeout(() => {
+    this.#timer = (this.#clock.setTimeout ?? setTimeout)(() => {
       this.#timer = undefined;
       this.#due = Infinity;
       this.#wake();
@@ -45,9 +45,13 @@ export class Driver {
   }
 
   stop() {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#clear();
     this.#due = Infinity;
+  }
+
+  #clear() {
+    if (this.#timer !== undefined) (this.#clock.clearTimeout ?? clearTimeout)(this.#timer);
+    this.#timer = undefined;
   }
 
   #hold(holds) {

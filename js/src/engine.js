@@ -22,7 +22,10 @@ export class Engine {
     if (this.#raw === undefined) {
       module ??= compile();
       const glue = createGlue();
-      this.#memory = glue.initSync({ module }).memory;
+      const { exports } = new WebAssembly.Instance(module, { './edgeweir_js_bg.js': glue });
+      glue.__wbg_set_wasm(exports);
+      exports.__wbindgen_start?.();
+      this.#memory = exports.memory;
       this.#raw = glue;
       this.generation += 1;
     }

@@ -2,6 +2,8 @@
 
 use edgeweir::time::Instant;
 
+const HOUR: u64 = 3_600_000_000_000;
+
 /// Keys longer than this are refused by JS with a typed error, in bytes.
 const MAX_KEY: usize = 4 << 20;
 
@@ -74,8 +76,12 @@ impl<const N: usize> Answer<N> {
 /// One hour is added, so that a clock that starts at 0 is away from the moment 0,
 /// which the core takes for "never". Negative and NaN become the start.
 pub(crate) fn instant(ms: f64) -> Instant {
-    const HOUR: u64 = 3_600_000_000_000;
     Instant::from_nanos(HOUR.saturating_add(nanos(ms)))
+}
+
+/// The reverse of [`instant`].
+pub(crate) fn moment(instant: Instant) -> f64 {
+    count(instant.as_nanos().saturating_sub(HOUR)) / 1e6
 }
 
 /// Milliseconds as whole nanoseconds; negative and NaN are 0, too many saturate.

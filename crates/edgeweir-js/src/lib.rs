@@ -13,4 +13,4 @@
 mod border;
 mod limit;
 
-pub use limit::RawLimiter;
+pub use limit::{RawLimiter, address_key};

@@ -517,6 +517,12 @@ impl WaitingLimiter {
         self.queue.deadline()
     }
 
+    /// Whether anybody waits for the limit of `key`: then a newcomer must not pass.
+    #[must_use]
+    pub fn is_waited_for(&self, key: &[u8]) -> bool {
+        self.queue.is_waited_for(self.limiter.hash(key))
+    }
+
     /// How many requests of `client` wait for `key`.
     #[must_use]
     pub fn waiting(&self, key: &[u8], client: &[u8]) -> usize {
