@@ -10,10 +10,14 @@
 //! | [`address`] | which client a request comes from, behind proxies |
 //! | [`queue`] | who waits for a turn, and whose it is |
 //! | [`concurrency`] | how many requests may be under way |
+//! | [`fields`] | what a client is told |
+//! | [`heavy`] | which keys cost most |
 //! | [`lease`] | the same truth shared by several workers, in pages that they compare and swap |
 
 pub mod address;
 pub mod concurrency;
+pub mod fields;
+pub mod heavy;
 pub mod lease;
 pub mod limiter;
 pub mod queue;
@@ -22,6 +26,8 @@ mod states;
 
 pub use address::{AddressPrefix, Network, NetworkError, Networks, TrustedProxies};
 pub use concurrency::{Adaptive, AdaptiveBounds, Busy, Permits};
+pub use fields::{FieldsVersion, Problem, Shown};
+pub use heavy::{HeavyKey, HeavyKeys};
 pub use lease::{Attempt, Lease, LeaseCounts, Leases, Step};
 pub use limiter::{Limiter, LimiterCounts};
 pub use queue::{Action, Answer, Queue, QueueCounts, Refusal, Ticket, Try, WaitingLimiter};
