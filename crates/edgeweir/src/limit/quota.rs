@@ -225,8 +225,9 @@ impl Quota {
 
     /// The state as of `now`: never before it.
     ///
-    /// A clock that steps back by less than an hour means that no time passed. After
-    /// a larger step the old state says nothing; an empty bucket is the safe guess.
+    /// A clock that steps back by less than an hour means that no time passed: nothing
+    /// comes back until it has caught up. After a larger step the old state says
+    /// nothing; an empty bucket is the safe guess.
     pub(super) fn settled(self, state: Instant, now: Instant) -> Instant {
         if self.is_clock_fault(state, now) {
             return now.after(Duration::from_nanos(self.span(self.burst)));
