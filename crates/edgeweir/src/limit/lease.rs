@@ -11,8 +11,11 @@
 //! size of lease, and crashes too (they only lose slots). Plain GCRA is `k = 1`.
 //!
 //! **Few too few.** Lost are only slots that were leased and not used in time. `k`
-//! is at most what the worker saw asked for in the last 10 ms, and at most 10 ms of
-//! the rate. If that is less than two slots, `k` is 1 and every decision is GCRA's.
+//! is about what the worker saw asked for in the last 10 ms, and at most 10 ms of the
+//! rate. If that is less than two slots, `k` is 1 and every decision is GCRA's.
+//!
+//! The time of a request is the reading of the clock with which it was decided; what
+//! delays it after that, in the write of a page or in the proxy, is not seen here.
 //!
 //! **Denied at no cost.** A TAT never goes back, so while the last one seen denies,
 //! the true one does. Then nobody can have moved it since, and the `retry_after`
@@ -143,14 +146,37 @@ impl Cell {
         self.next = self.next.saturating_add(step).min(self.end);
     }
 
-    /// How many slots to take at once: what this worker can expect to use in time.
-    fn want(&self, quota: Quota) -> u64 {
-        let most = HORIZON / quota.interval_nanos();
+    /// Which slots to take for a request that needs `missing` of them: the first one,
+    /// and how many. `base` is the TAT, or now if that is later.
+    fn slots(&self, quota: Quota, base: Instant, missing: u32, now: Instant) -> (u64, u64) {
+        let interval = quota.interval_nanos();
+        let most = HORIZON / interval;
         if most < 2 {
-            return 1;
+            return (base.as_nanos(), u64::from(missing));
         }
-        let admitted = self.admitted.most().saturating_mul(2).saturating_add(1);
-        most.min(self.offered.most()).min(admitted).max(1)
+        // Slots that begin now expire one interval after the other, faster than a
+        // worker with a part of the load can use them. Under a steady load it leaves
+        // out the next ones, which costs a little of the burst, once.
+        let margin = HORIZON.min(quota.tolerance() / 16);
+        let later = now.after(Duration::from_nanos(margin));
+        let steady = self.offered.last != 0 && quota.wait(later, missing, now).is_none();
+        let first = if steady { base.max(later) } else { base };
+        let lead = first.as_nanos().saturating_sub(now.as_nanos());
+        // In quarters of what it saw asked for. While nobody is near the limit, a few
+        // slots that expire do no harm; when the burst is being used up, they do.
+        let quarters = match lead {
+            lead if lead <= margin => 8,
+            lead if lead <= margin.saturating_mul(2) => 4,
+            _ => 1,
+        };
+        let offered = self.offered.most().saturating_mul(quarters) / 4;
+        let admitted = self.admitted.most().saturating_mul(quarters) / 2;
+        // Only slots that may be used now: one that falls due later would be lost if
+        // the load moved to another worker before.
+        let due = (quota.tolerance().saturating_sub(lead) / interval).saturating_add(1);
+        let take =
+            most.min(offered).min(admitted.saturating_add(1)).min(due).max(u64::from(missing));
+        (first.as_nanos(), take)
     }
 
     /// What is left: in the shared truth as last seen, and in the lease.
@@ -342,8 +368,9 @@ impl Leases {
                 wait = wait.max(quota.wait(base, cost, now));
             }
             level = tighter(level, cell.level(quota, now));
-            let take = if missing == 0 { 0 } else { cell.want(quota).max(u64::from(missing)) };
-            *slots = (base.as_nanos(), take);
+            if 0 < missing {
+                *slots = cell.slots(quota, base, missing, now);
+            }
         }
         let level = level.unwrap_or_default();
         if let Some(retry_after) = wait {
