@@ -3,6 +3,14 @@
 //! The first part tries every order in which two workers can read and write their
 //! page. The second simulates up to 32 workers under loads that are even, skewed,
 //! hopping and bursty, against one GCRA that sees all requests.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::cast_possible_truncation,
+    reason = "a test may stop at the first surprise, in its own functions too"
+)]
 
 use core::time::Duration;
 use std::collections::HashMap;
