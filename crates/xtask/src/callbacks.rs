@@ -34,31 +34,24 @@ pub(crate) const SHIPPED: [Shipped; 4] = [
     Shipped { name: "edgeweir-trace", features: "t" },
 ];
 
-/// Every callback that the filter may export, and the features that need it.
-const CALLBACKS: [(&str, &str); 19] = [
+/// Every callback that the filter exports, and the features that need it.
+const CALLBACKS: [(&str, &str); 12] = [
     // Start-up and memory: everybody.
     ("abi_version_0_2_1", "lct"),
     ("on_memory_allocate", "lct"),
-    ("on_context_create", "lct"),
     ("on_vm_start", "lct"),
     ("on_configure", "lct"),
-    // The limit counts what it refused; the cache has deadlines; the trace exports.
+    // Not part of a request: metrics, deadlines, export.
     ("on_tick", "lct"),
-    // A stream's state must go when the stream does.
-    ("on_done", "lct"),
-    ("on_delete", "lct"),
-    ("on_log", "lct"),
     ("on_request_headers", "lct"),
-    ("on_request_body", "c"),
-    ("on_request_trailers", "c"),
     // The limit announces what is left; the cache stores; the trace notes the status.
     ("on_response_headers", "lct"),
     ("on_response_body", "c"),
     ("on_response_trailers", "c"),
-    ("on_queue_ready", "c"),
+    // A stream's state must go when the stream does.
+    ("on_log", "lct"),
     ("on_http_call_response", "ct"),
-    ("on_grpc_receive", "l"),
-    ("on_grpc_close", "l"),
+    ("on_queue_ready", "c"),
 ];
 
 /// The features that need the callback `name` (without a prefix); `None` if unknown.
@@ -71,7 +64,7 @@ pub(crate) const PLAIN_EXPORTS: [&str; 2] = ["memory", "_initialize"];
 
 /// Every host call that a shipped module may import, as `module.name`. An Envoy that
 /// lacks one refuses the whole module, so a new line here is a decision.
-pub(crate) const IMPORTS: [&str; 29] = [
+pub(crate) const IMPORTS: [&str; 30] = [
     "env.proxy_add_header_map_value",
     "env.proxy_call_foreign_function",
     "env.proxy_close_stream",
@@ -81,6 +74,7 @@ pub(crate) const IMPORTS: [&str; 29] = [
     "env.proxy_done",
     "env.proxy_enqueue_shared_queue",
     "env.proxy_get_buffer_bytes",
+    "env.proxy_get_current_time_nanoseconds",
     "env.proxy_get_header_map_pairs",
     "env.proxy_get_header_map_value",
     "env.proxy_get_property",

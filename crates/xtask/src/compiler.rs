@@ -5,6 +5,7 @@
 //! it with ours (`-Zbuild-std`, a flag that a stable compiler takes only with
 //! `RUSTC_BOOTSTRAP=1`). They are tried in the order of what they cost.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -30,6 +31,25 @@ const PACKAGES: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web
 const QUICK: Duration = Duration::from_secs(20);
 const DOWNLOAD: Duration = Duration::from_secs(300);
 const BUILD: Duration = Duration::from_secs(1800);
+
+/// Passes its arguments on to the linker, without `--export` of the SDK's symbols.
+const LINKER: &str = r#"#!/bin/sh
+export=
+for argument; do
+    shift
+    if [ -z "$export" ] && [ "$argument" = --export ]; then
+        export=yes
+        continue
+    fi
+    case "$export:$argument" in
+        yes:proxy_* | yes:malloc) ;;
+        yes:*) set -- "$@" --export "$argument" ;;
+        *) set -- "$@" "$argument" ;;
+    esac
+    export=
+done
+exec "LINKER" "$@"
+"#;
 
 /// A compiler that can build for [`TARGET`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +94,7 @@ impl Compiler {
     pub(crate) fn build(&self, tree: &Tree, package: &str) -> Result<PathBuf> {
         let std = if self.has_std { "" } else { "std,panic_abort" };
         let mut build = self.build_command(tree, package, TARGET, std);
+        build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", self.linker(tree)?);
         quietly(tree, &format!("compile {package} for wasm32"), BUILD, &mut build)?;
         let file = format!("{}.wasm", package.replace('-', "_"));
         Ok(tree.path("target/wasm-build").join(TARGET).join("release").join(file))
@@ -94,6 +115,31 @@ impl Compiler {
         };
         let mut build = self.build_command(tree, "edgeweir", target, std);
         quietly(tree, "compile edgeweir without std", BUILD, &mut build)
+    }
+
+    /// A linker that exports nothing of the crate proxy-wasm.
+    ///
+    /// The compiler has every public symbol of every crate exported, and the linker
+    /// keeps what is exported. The SDK's entry points would keep all of the SDK, and
+    /// make the module import host calls that it never uses.
+    fn linker(&self, tree: &Tree) -> Result<PathBuf> {
+        let real = self.real_linker().with_context(|| {
+            format!("{} comes without rust-lld (Debian: apt-get install lld-22)", self.version)
+        })?;
+        let script = LINKER.replace("LINKER", &real.display().to_string());
+        let path = tree.notes("link-without-sdk.sh");
+        tree::write(&path, script)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    fn real_linker(&self) -> Option<PathBuf> {
+        let libraries = sysroot(&self.rustc)?.join("lib/rustlib");
+        std::fs::read_dir(libraries)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin/rust-lld")))
+            .chain([self.rustc.with_file_name("rust-lld")])
+            .find(|candidate| candidate.is_file())
     }
 
     fn to_note(&self) -> Value {
@@ -287,6 +333,19 @@ mod tests {
         }
         assert!(parse_version("rustc 1.63.0") < Some(OLDEST));
         assert!(parse_version("rustc 1.100.0") > Some(OLDEST));
+    }
+
+    #[test]
+    fn the_linker_is_asked_to_export_everything_but_the_sdk() {
+        let script = LINKER.replace("LINKER", "echo");
+        let mut linker = Command::new("sh");
+        linker.args(["-c", &script, "linker", "-flavor", "wasm", "--export", "edgeweir_on_log"]);
+        linker.args(["--export", "proxy_on_log", "--export", "malloc", "--export=__heap_base"]);
+        linker.args(["a file.o", "1", "-o", "out.wasm"]);
+        assert_eq!(
+            output(QUICK, &mut linker).unwrap(),
+            "-flavor wasm --export edgeweir_on_log --export=__heap_base a file.o 1 -o out.wasm"
+        );
     }
 
     #[test]
