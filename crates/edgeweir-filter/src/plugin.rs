@@ -10,7 +10,7 @@ use edgeweir::gate::{
     Reply, Request, Response, Seeds, SharedKey, Step, StreamId, Verdict,
 };
 use edgeweir::hash::HashSeed;
-use edgeweir::http::Fields;
+use edgeweir::http::{Fields, emit};
 use edgeweir::random::Random;
 use proxy_wasm::types::{Action, BufferType, LogLevel, MapType, MetricType};
 
@@ -293,7 +293,7 @@ impl Root {
                 Todo::Call(call) => {
                     // On the root context: a call of a stream dies with its client.
                     moved = true;
-                    let fields = borrowed(&call.fields);
+                    let fields = writable(&call.fields);
                     let timeout = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX);
                     let made = host::set_effective_context(self.id).and_then(|()| {
                         host::http_call(&call.cluster, &fields, &call.body, timeout)
@@ -404,24 +404,37 @@ fn act(verdict: Verdict, map: MapType) -> Action {
 
 fn change(changes: Vec<Change>, map: MapType) {
     for change in changes {
-        // A host that refuses one change may take the others.
+        // A host that refuses one change may take the others; what could not stand in
+        // a header is left out here, for the host would write it all the same.
         let _ = match change {
-            Change::Set(name, value) => host::replace_header(map, name.as_bytes(), &value),
-            Change::Add(name, value) => host::add_header(map, name.as_bytes(), &value),
+            Change::Set(name, value) if emit::is_value(&value) => {
+                host::replace_header(map, name.as_bytes(), &value)
+            }
+            Change::Add(name, value) if emit::is_value(&value) => {
+                host::add_header(map, name.as_bytes(), &value)
+            }
+            Change::Set(..) | Change::Add(..) => Ok(()),
             Change::Remove(name) => host::remove_header(map, name.as_bytes()),
-            Change::Replace(fields) => host::set_header_map(map, &borrowed(&fields)),
+            Change::Replace(fields) => host::set_header_map(map, &writable(&fields)),
         };
     }
 }
 
 fn send(reply: &Reply) {
-    let fields = borrowed(&reply.fields);
-    let _ =
-        host::send_response(reply.status, reply.details, &fields, &reply.body, reply.grpc_status);
+    let fields = writable(&reply.fields);
+    let status = if emit::is_final_status(reply.status) { reply.status } else { 502 };
+    // A body after a status that has none would be read as the next response.
+    let body = if matches!(status, 204 | 304) { &[][..] } else { &reply.body };
+    let _ = host::send_response(status, reply.details, &fields, body, reply.grpc_status);
 }
 
-fn borrowed(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
-    fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect()
+/// The fields that can stand in a header.
+fn writable(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
+    fields
+        .iter()
+        .filter(|(name, value)| emit::is_name(name) && emit::is_value(value))
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        .collect()
 }
 
 fn log_level(level: Level) -> LogLevel {

@@ -1,5 +1,6 @@
 //! What the text of HTTP fields means.
 
+pub mod emit;
 mod fields;
 
 pub use fields::Fields;
