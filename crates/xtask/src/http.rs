@@ -48,9 +48,27 @@ pub(crate) fn get_as(
     stream.set_read_timeout(Some(LIMIT))?;
     let more: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n{more}\r\n")?;
+    // Envoy closes a connection some time after the answer, so its end is looked for in
+    // the answer itself where that says.
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).context("the answer was cut off")?;
-    parse(&bytes)
+    let mut piece = [0; 16 * 1024];
+    loop {
+        let length = stream.read(&mut piece).context("the answer was cut off")?;
+        bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+        if length == 0 || is_complete(&bytes) {
+            return parse(&bytes);
+        }
+    }
+}
+
+/// Whether an answer that tells its length is here as a whole.
+fn is_complete(bytes: &[u8]) -> bool {
+    let Ok(response) = parse(bytes) else { return false };
+    match response.field("content-length").map(str::parse::<usize>) {
+        Some(length) => length.is_ok_and(|length| response.body.len() >= length),
+        // Chunks that are not all here are an error of `parse`.
+        None => response.field("transfer-encoding").is_some(),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<Response> {
@@ -126,6 +144,22 @@ mod tests {
         ];
         for text in cases {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_complete_when_it_says_so_itself() {
+        let cases = [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nhi", false),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n", false),
+            ("HTTP/1.1 200 OK\r\n\r\nuntil the end", false),
+            ("HTTP/1.1 200", false),
+        ];
+        for (text, complete) in cases {
+            assert_eq!(is_complete(text.as_bytes()), complete, "{text:?}");
         }
     }
 

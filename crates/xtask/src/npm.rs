@@ -56,7 +56,7 @@ pub(crate) fn build(tree: &Tree) -> Result<()> {
         .iter()
         .try_fold(Stamp::new(), |stamp, path| stamp.path(tree, path))?
         .path(tree, "js/wasm/edgeweir_js_bg.wasm")?
-        .path(tree, "js/wasm/edgeweir_js.js")?;
+        .path(tree, "js/wasm/edgeweir_js_bg.js")?;
     if stamp.is_fresh(tree, "npm-build", &[tree.path("js/dist")]) {
         return Ok(());
     }

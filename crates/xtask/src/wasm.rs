@@ -111,12 +111,12 @@ fn build_package_module(
     let module = folder.join("edgeweir_js_bg.wasm");
     if !stamp.is_fresh(tree, "package-module", std::slice::from_ref(&module)) {
         let raw = compiler.build(tree, "edgeweir-js")?;
-        // One script in one scope, which the package wraps so that it can load the module
-        // inlined or imported, and again when an instance has trapped.
+        // The bundler's form keeps the glue apart from how the module is loaded, which
+        // the package does by hand: inlined or imported.
         wasm_bindgen_cli_support::Bindgen::new()
             .input_path(&raw)
             .out_name("edgeweir_js")
-            .no_modules(true)?
+            .bundler(true)?
             .typescript(true)
             .remove_name_section(true)
             .remove_producers_section(true)
