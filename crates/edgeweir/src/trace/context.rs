@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use super::id::{SpanId, TraceId, from_hex};
 use crate::http::Fields;
+use crate::http::list::trim;
 
 /// The most members of a `tracestate` (section 3.3.1.1).
 pub const MAX_MEMBERS: usize = 32;
@@ -189,14 +190,6 @@ impl Extracted {
                 && fields.all("tracestate").any(|line| !trim(line).is_empty()));
         Self { context, state, malformed }
     }
-}
-
-/// Without optional white space (RFC 9110 section 5.6.3) at both ends.
-fn trim(text: &[u8]) -> &[u8] {
-    let ows = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = text.iter().position(|byte| !ows(byte)).unwrap_or(text.len());
-    let end = text.iter().rposition(|byte| !ows(byte)).map_or(start, |last| last + 1);
-    text.get(start..end).unwrap_or_default()
 }
 
 /// Level 2's keys (section 3.3.1.3.1): a lower-case letter or a digit, and up to 255
