@@ -308,6 +308,7 @@ impl Root {
                 Todo::Write(key, value) => {
                     let _ = host::set_shared(key.as_bytes(), &value, 0);
                 }
+                Todo::Update(key, token) => self.update(key, token),
                 Todo::Tell(message) => tell(&message),
                 Todo::Log(level, line) => host::log(log_level(level), &line),
             }
@@ -319,6 +320,27 @@ impl Root {
 }
 
 impl Root {
+    /// Changes a shared value as the gate says, whoever else changes it.
+    fn update(&mut self, key: SharedKey, token: u64) {
+        for _ in 0..CAS_TRIES {
+            let read = match host::shared(key.as_bytes()) {
+                Ok(read) => Some(read),
+                Err(host::Error::NOT_FOUND) => None,
+                Err(_) => break,
+            };
+            let now = now();
+            let old = read.as_ref().map(|(value, _)| value.as_slice());
+            let Some(value) = self.gate.update(token, old, now) else { return };
+            let cas = read.as_ref().map_or(SharedKey::ABSENT, |(_, cas)| *cas);
+            match host::set_shared(key.as_bytes(), &value, cas) {
+                Ok(()) => return self.gate.updated(token, true, now),
+                Err(host::Error::CAS_MISMATCH) => {}
+                Err(_) => break,
+            }
+        }
+        self.gate.updated(token, false, now());
+    }
+
     /// Brings the host's metrics up to date with the gate's: once a tick and not once
     /// a request, so counting costs a request nothing.
     fn report(&mut self) {

@@ -60,9 +60,14 @@ pub fn build(document: &[u8], built_in: Features, seeds: Seeds) -> Result<Gate, 
         ConfigError::new("configuration", &alloc::format!("is not JSON: {error}"))
     })?;
     let root = Reader::root(&value);
-    root.only(&["limits", "cache", "trace"])?;
+    root.only(&["limits", "client", "admin", "cache", "trace"])?;
 
-    let limits = root.optional("limits").map(|limits| limit::read(limits)).transpose()?;
+    let limits = root.optional("limits");
+    let settings = limit::read(
+        limits.as_ref(),
+        root.optional("client").as_ref(),
+        root.optional("admin").as_ref(),
+    )?;
     let cache = root.optional("cache").map(|cache| cache::read(cache)).transpose()?;
     let trace = root.optional("trace").map(|trace| trace::read(trace)).transpose()?;
     let asked =
@@ -82,7 +87,7 @@ pub fn build(document: &[u8], built_in: Features, seeds: Seeds) -> Result<Gate, 
             ));
         }
     }
-    Ok(Gate::new(limits.unwrap_or_default(), cache, trace, seeds))
+    Ok(Gate::new(settings, cache, trace, seeds))
 }
 
 /// A name that goes into metrics and headers: 1 to 64 of `a-z A-Z 0-9 _ - .`

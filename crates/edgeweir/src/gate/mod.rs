@@ -12,6 +12,7 @@
 //! | time has passed | [`Gate::tick`], every [`Gate::tick_period`] |
 //! | an HTTP call that the gate asked for has ended | [`Gate::called`] |
 //! | another worker said something | [`Gate::message`] |
+//! | an [`Action::Update`] | [`Gate::update`], then [`Gate::updated`] |
 //!
 //! Nothing that a peer sends makes any of these fail: a header that is not as it
 //! should be counts as absent, and a feature that cannot do its work lets the
@@ -29,7 +30,10 @@ use core::time::Duration;
 use hashbrown::HashMap;
 
 pub use cache::CacheSettings;
-pub use limit::{LimitRule, OnError};
+pub use limit::{
+    Concurrency, Cost, Delay, Denial, KeyPart, LimitAdmin, LimitRule, LimitSettings, Matcher,
+    Missing, OnError, PathPattern,
+};
 pub use trace::TraceSettings;
 pub use verdict::*;
 
@@ -105,7 +109,7 @@ impl Gate {
     /// A gate for these settings. Use [`crate::config::build`], which checks them.
     #[must_use]
     pub fn new(
-        limits: Vec<LimitRule>,
+        limits: LimitSettings,
         cache: Option<CacheSettings>,
         trace: Option<TraceSettings>,
         seeds: Seeds,
@@ -122,7 +126,8 @@ impl Gate {
     /// How often [`Gate::tick`] wants to be called.
     #[must_use]
     pub fn tick_period(&self) -> Duration {
-        Duration::from_secs(1)
+        // Those who wait are let go from a tick: a host's timer is no finer than this.
+        if self.limit.delays() { Duration::from_millis(10) } else { Duration::from_secs(1) }
     }
 
     /// A request's head has arrived.
@@ -161,12 +166,19 @@ impl Gate {
         loop {
             match exchange.phase {
                 Phase::Limit => {
-                    match self.limit.step(&mut exchange.limit, request, answer.take(), now) {
+                    let progress = &mut exchange.limit;
+                    let flow = self.limit.step(progress, stream, request, answer.take(), now);
+                    match flow {
                         Flow::Ask(ask) => return Step::Ask(ask),
-                        Flow::Done(None) => exchange.phase = Phase::Cache,
-                        Flow::Done(Some(reply)) => {
+                        Flow::Done(limit::Outcome::Pass) => exchange.phase = Phase::Cache,
+                        Flow::Done(limit::Outcome::Reply(reply)) => {
                             exchange.phase = Phase::Answered;
+                            self.act_on_limit();
                             return Step::Verdict(Verdict::Reply(reply));
+                        }
+                        Flow::Done(limit::Outcome::Wait) => {
+                            self.act_on_limit();
+                            return Step::Verdict(Verdict::Wait);
                         }
                     }
                 }
@@ -209,6 +221,11 @@ impl Gate {
             return Verdict::Pass(Vec::new());
         };
         let mut changes = Vec::new();
+        let mut limited = Vec::new();
+        if exchange.phase == Phase::Upstream {
+            limited = self.limit.response(&mut exchange.limit, stream, response, now);
+            self.actions.extend(self.limit.take_actions());
+        }
         if exchange.phase == Phase::Upstream
             && let Some(cache) = &mut self.cache
         {
@@ -217,6 +234,7 @@ impl Gate {
                 verdict => return verdict,
             }
         }
+        changes.extend(limited);
         if let (Some(trace), Some(traced)) = (&self.trace, &exchange.trace)
             && trace.settings().server_timing
         {
@@ -243,22 +261,66 @@ impl Gate {
 
     /// The exchange is over, complete or not.
     pub fn finished(&mut self, stream: StreamId, _now: Now) {
-        self.streams.remove(&stream);
+        if let Some(mut exchange) = self.streams.remove(&stream) {
+            self.limit.finished(&mut exchange.limit);
+        }
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, _now: Now) {}
+    pub fn tick(&mut self, now: Now) {
+        self.limit.tick(now);
+        self.act_on_limit();
+    }
+
+    /// The shared value of an [`Action::Update`] is here, or that there is none; gives
+    /// what to write in its place, if it has not changed since. Nothing to write ends
+    /// the update; a value that changed is brought again.
+    pub fn update(&mut self, token: u64, value: Option<&[u8]>, now: Now) -> Option<Vec<u8>> {
+        let written = self.limit.update(token, value, now);
+        self.act_on_limit();
+        written
+    }
+
+    /// How an [`Action::Update`] ended: what [`Gate::update`] gave was written, or it
+    /// could not be, because the host failed or others were faster too often.
+    pub fn updated(&mut self, token: u64, written: bool, now: Now) {
+        self.limit.updated(token, written, now);
+        self.act_on_limit();
+    }
+
+    /// Lets those go on, or not, whose waiting is over.
+    fn act_on_limit(&mut self) {
+        for stream in self.limit.take_resumed() {
+            let Some(exchange) = self.streams.get_mut(&stream) else { continue };
+            // Its request's head is not at hand any more, so the cache is not asked.
+            exchange.phase = Phase::Upstream;
+            let mut changes = Vec::new();
+            if let Some(traced) = &exchange.trace {
+                traced.inject(&mut changes);
+            }
+            self.actions.push_back(Action::Resume(stream, changes));
+        }
+        for (stream, reply) in self.limit.take_refused() {
+            if let Some(exchange) = self.streams.get_mut(&stream) {
+                exchange.phase = Phase::Answered;
+                self.actions.push_back(Action::Reply(stream, reply));
+            }
+        }
+        self.actions.extend(self.limit.take_actions());
+    }
 
     /// An HTTP call has ended.
     pub fn called(&mut self, _token: u64, _outcome: CallOutcome<'_>, _now: Now) {}
 
     /// A worker's [`Action::Tell`] has arrived.
-    pub fn message(&mut self, _message: &[u8], _now: Now) {}
+    pub fn message(&mut self, message: &[u8], _now: Now) {
+        self.limit.heed(message);
+    }
 
     /// Whether this worker has to hear what others [`Action::Tell`].
     #[must_use]
     pub fn wants_messages(&self) -> bool {
-        self.cache.is_some()
+        self.cache.is_some() || self.limit.has_admin()
     }
 
     /// What has been counted so far, for the host's own metrics.
@@ -296,9 +358,10 @@ impl Gate {
     /// Whether [`Gate::response`] has to see this stream's response.
     #[must_use]
     pub fn wants_response(&self, stream: StreamId) -> bool {
-        self.streams
-            .get(&stream)
-            .is_some_and(|exchange| exchange.phase == Phase::Upstream && self.cache.is_some())
+        self.streams.get(&stream).is_some_and(|exchange| {
+            exchange.phase == Phase::Upstream
+                && (self.cache.is_some() || self.limit.wants_response(&exchange.limit))
+        })
     }
 
     /// How many streams are between their beginning and their end.

@@ -166,6 +166,10 @@ pub enum Action {
     Call(Call),
     /// Writing a shared value, in any case.
     Write(SharedKey, Vec<u8>),
+    /// Changing a shared value: read it, bring it to [`super::Gate::update`] with this
+    /// number, write what that gives with a compare-and-swap, and again if another
+    /// worker was faster; in the end [`super::Gate::updated`].
+    Update(SharedKey, u64),
     /// A message for every worker, this one too: to [`super::Gate::message`].
     Tell(Vec<u8>),
     /// A line for the log.

@@ -326,7 +326,7 @@ impl Leases {
             return self.local(Decision::Deny { level: known, retry_after });
         }
         if !held {
-            return Step::Page(u32::try_from(scale(hash, self.pages as usize)).unwrap_or(0));
+            return Step::Page(self.page_of(hash));
         }
         let mut level = None;
         for (quota, h) in each(limit, hash) {
@@ -426,6 +426,84 @@ impl Leases {
         self.counts.gave_up = self.counts.gave_up.saturating_add(1);
         let retry_after = limit.quotas().iter().map(|q| q.interval()).max().unwrap_or_default();
         Decision::Deny { level: Level { remaining: 0, reset: retry_after }, retry_after }
+    }
+
+    /// Gives back what a request took that in the end did not use it, to this worker's
+    /// lease: the shared TAT cannot go back. Only slots that were taken last and have
+    /// not expired come back; the others are lost, as any slot that is not used.
+    pub fn give_back(&mut self, limit: &Limit, hash: u64, cost: u32, now: Instant) {
+        for (quota, h) in each(limit, hash) {
+            let cell = self.cell(h, now);
+            if cell.next <= cell.end && cell.end != 0 {
+                let step = quota.interval_nanos().saturating_mul(u64::from(cost));
+                cell.next = cell.next.saturating_sub(step);
+                cell.skip_lost(quota, now);
+            }
+        }
+    }
+
+    /// What this worker knows of each quota of a key, in their order.
+    pub fn levels(&mut self, limit: &Limit, hash: u64, now: Instant) -> Vec<Level> {
+        let levels = each(limit, hash).map(|(quota, h)| self.cell(h, now).level(quota, now));
+        levels.collect()
+    }
+
+    /// The number of the page that holds a key.
+    #[must_use]
+    pub fn page_of(&self, hash: u64) -> u32 {
+        u32::try_from(scale(hash, self.pages as usize)).unwrap_or(0)
+    }
+
+    /// The page with a key charged `cost` more than it was asked for: it may end up in
+    /// debt, by one burst at most. To be written as a lease's page is.
+    #[must_use]
+    pub fn charged(
+        limit: &Limit,
+        hash: u64,
+        cost: u32,
+        page: Option<&[u8]>,
+        now: Instant,
+    ) -> Vec<u8> {
+        Self::changed(limit, hash, page, now, |_, quota, state| quota.charge(state, cost, now))
+    }
+
+    /// The page with a key's full burst restored. Every worker must [`Leases::forget`]
+    /// then.
+    #[must_use]
+    pub fn reset(limit: &Limit, hash: u64, page: Option<&[u8]>, now: Instant) -> Vec<u8> {
+        Self::changed(limit, hash, page, now, |_, _, _| now)
+    }
+
+    /// The page with a key's state brought from the limit `old` to the limit `new`:
+    /// what was left stays, nothing is refilled. Every worker must [`Leases::forget`]
+    /// then.
+    #[must_use]
+    pub fn carried_over(
+        old: &Limit,
+        new: &Limit,
+        hash: u64,
+        page: Option<&[u8]>,
+        now: Instant,
+    ) -> Vec<u8> {
+        Self::changed(new, hash, page, now, |n, quota, state| {
+            old.quotas().get(n).map_or(state, |old| quota.carry_over(*old, state, now))
+        })
+    }
+
+    fn changed(
+        limit: &Limit,
+        hash: u64,
+        page: Option<&[u8]>,
+        now: Instant,
+        step: impl Fn(usize, Quota, Instant) -> Instant,
+    ) -> Vec<u8> {
+        let mut page = Page::read(page);
+        for (n, (quota, h)) in each(limit, hash).enumerate() {
+            let next = step(n, quota, page.get(h)).as_nanos();
+            // A key for which the page has no room keeps what it had: nothing.
+            let _ = page.set(h, next, quota.tolerance(), now);
+        }
+        page.0
     }
 
     /// Forgets all leases and states seen: after somebody reset a key or gave it
