@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use edgeweir::config;
 use edgeweir::gate::{
@@ -12,6 +13,7 @@ use edgeweir::gate::{
 use edgeweir::hash::HashSeed;
 use edgeweir::http::{Fields, emit};
 use edgeweir::random::Random;
+use edgeweir::time::Instant;
 use proxy_wasm::types::{Action, BufferType, LogLevel, MapType, MetricType};
 
 use crate::host;
@@ -38,6 +40,10 @@ const DIRECTORY_KEY: &[u8] = b"edgeweir-workers";
 /// until then: nothing tells a VM that it ends.
 const MAX_WORKERS: usize = 256;
 
+/// How often the host's metrics are brought up to date: a little less than a second, so
+/// that a tick each second does it each time.
+const REPORT_EACH: Duration = Duration::from_millis(900);
+
 /// How often a compare-and-swap is tried before it counts as failed.
 const CAS_TRIES: usize = 16;
 
@@ -55,6 +61,8 @@ struct Root {
     calls: BTreeMap<u32, u64>,
     /// The host's id of each metric, and what was reported so far.
     metrics: BTreeMap<String, (u32, u64)>,
+    /// When that was.
+    reported: Instant,
 }
 
 /// Everything that this VM knows.
@@ -106,7 +114,8 @@ impl Plugin {
         self.roots.retain(|root| root.name != name || root.gate.streams() > 0);
         let queue = if gate.wants_messages() { join() } else { None };
         let (calls, metrics) = (BTreeMap::new(), BTreeMap::new());
-        self.roots.push(Root { id, name, gate, queue, calls, metrics });
+        let reported = Instant::ZERO;
+        self.roots.push(Root { id, name, gate, queue, calls, metrics, reported });
         true
     }
 
@@ -136,7 +145,7 @@ impl Plugin {
         };
         let pairs = host::pairs(&map);
         let request = Request { fields: Fields::new(&pairs), end };
-        let (id, now) = (StreamId(stream), now());
+        let (id, now) = (StreamId(stream), root.now());
         let mut step = root.gate.request(id, &request, now);
         let verdict = loop {
             match step {
@@ -159,7 +168,8 @@ impl Plugin {
             return Action::Continue;
         };
         let pairs = host::pairs(&map);
-        let verdict = root.gate.response(id, &Response { fields: Fields::new(&pairs), end }, now());
+        let now = root.now();
+        let verdict = root.gate.response(id, &Response { fields: Fields::new(&pairs), end }, now);
         let action = act(verdict, MapType::HttpResponseHeaders);
         root.drain(stream);
         action
@@ -185,7 +195,9 @@ impl Plugin {
     pub(crate) fn finished(&mut self, stream: u32) {
         let id = StreamId(stream);
         let Some(root) = self.of_stream(id) else { return };
-        root.gate.finished(id, now());
+        // The end of an exchange has no time for a gate that only limits.
+        let now = if root.gate.wants_unix_time() { now() } else { Now::default() };
+        root.gate.finished(id, now);
         root.drain(stream);
         if let Some((newest, old)) = self.roots.split_last() {
             let (name, done) = (&newest.name, |root: &Root| root.gate.streams() == 0);
@@ -198,9 +210,14 @@ impl Plugin {
 
     pub(crate) fn tick(&mut self, id: u32) {
         let Some(root) = self.of_id(id) else { return };
-        root.gate.tick(now());
+        let now = now();
+        root.gate.tick(now);
         root.drain(id);
-        root.report();
+        // A gate may want ticks each few milliseconds; operators do not.
+        if REPORT_EACH <= now.instant.since(root.reported) {
+            root.reported = now.instant;
+            root.report();
+        }
     }
 
     pub(crate) fn called(&mut self, id: u32, token: u32, headers: u32, body_size: usize) {
@@ -320,6 +337,14 @@ impl Root {
 }
 
 impl Root {
+    /// The time as far as the gate needs it: each clock is a call to the host.
+    fn now(&self) -> Now {
+        match self.gate.wants_unix_time() {
+            true => now(),
+            false => Now { instant: host::now(), ..Now::default() },
+        }
+    }
+
     /// Changes a shared value as the gate says, whoever else changes it.
     fn update(&mut self, key: SharedKey, token: u64) {
         for _ in 0..CAS_TRIES {

@@ -48,7 +48,7 @@ cargo xtask COMMAND
   npm           build, check and pack the JavaScript package
   demo [--keep] show limit, cache and trace on live traffic through a real Envoy
   test          run every test, lint and format check (what CI runs)
-  bench [GROUP] measure against the alternatives; groups: proxy, cache, core, node
+  bench [GROUP] measure against the alternatives; groups: proxy, limit, cache, core, node
   bless         rewrite the expected outputs that tests compare with
 
 Environment:

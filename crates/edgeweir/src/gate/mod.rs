@@ -323,6 +323,13 @@ impl Gate {
         self.cache.is_some() || self.limit.has_admin()
     }
 
+    /// Whether [`Now::unix`] matters to what is set up here, and the time of
+    /// [`Gate::finished`]: rates need neither.
+    #[must_use]
+    pub const fn wants_unix_time(&self) -> bool {
+        self.cache.is_some() || self.trace.is_some()
+    }
+
     /// What has been counted so far, for the host's own metrics.
     #[must_use]
     pub fn metrics(&self) -> Vec<Metric> {

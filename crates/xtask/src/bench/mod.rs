@@ -8,6 +8,7 @@
 
 mod cache;
 mod core;
+mod limit;
 mod load;
 mod node;
 mod proxy;
@@ -21,8 +22,8 @@ use crate::tree::Tree;
 
 /// Measures the group `name`, or all of them.
 pub(crate) fn run(tree: &Tree, envoy: &Path, name: Option<&str>) -> Result<()> {
-    if !matches!(name, None | Some("proxy" | "cache" | "core" | "node")) {
-        bail!("no such group; there are proxy, cache, core and node");
+    if !matches!(name, None | Some("proxy" | "limit" | "cache" | "core" | "node")) {
+        bail!("no such group; there are proxy, limit, cache, core and node");
     }
     let is_asked = |group| name.is_none_or(|name| name == group);
     if is_asked("core") {
@@ -33,6 +34,9 @@ pub(crate) fn run(tree: &Tree, envoy: &Path, name: Option<&str>) -> Result<()> {
     }
     if is_asked("proxy") {
         proxy::run(tree, envoy)?;
+    }
+    if is_asked("limit") {
+        limit::run(tree, envoy)?;
     }
     if is_asked("cache") {
         cache::run(tree, envoy)?;
