@@ -1,5 +1,8 @@
 //! Header fields as the edge sees them: names and values are bytes.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 /// A borrowed list of header fields, in the order received.
 ///
 /// Names are compared without case. Values are bytes: Envoy passes 0x80 to 0xFF
@@ -38,6 +41,59 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// A list of header fields that is kept: one piece of memory for the text, and eight
+/// bytes for each field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldList {
+    text: Box<[u8]>,
+    // Where each name and each value ends.
+    ends: Box<[(u32, u32)]>,
+}
+
+impl FieldList {
+    /// A copy of these fields, in their order. Text beyond 4 GiB is left out.
+    pub fn new<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        for (name, value) in fields {
+            text.extend_from_slice(name);
+            let name_end = u32::try_from(text.len());
+            text.extend_from_slice(value);
+            let (Ok(name), Ok(value)) = (name_end, u32::try_from(text.len())) else { break };
+            ends.push((name, value));
+        }
+        Self { text: text.into(), ends: ends.into() }
+    }
+
+    /// All fields, pairs of name and value, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |(name, value)| {
+            let (name, value) = (*name as usize, *value as usize);
+            let pair = (self.text.get(start..name), self.text.get(name..value));
+            start = value;
+            (pair.0.unwrap_or_default(), pair.1.unwrap_or_default())
+        })
+    }
+
+    /// The pairs, for a [`Fields`] of them.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(&[u8], &[u8])> {
+        self.iter().collect()
+    }
+
+    /// The first value of `name`. O(n) in the fields.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
+    }
+
+    /// The bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.ends.len() * 8
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +106,14 @@ mod tests {
         assert_eq!(fields.first("VIA"), Some(&b"a"[..]));
         assert_eq!(fields.all("via").collect::<Vec<_>>(), [b"a", b"b"]);
         assert!(!fields.has("y"));
+    }
+
+    #[test]
+    fn a_list_keeps_what_it_was_made_of() {
+        let pairs: [(&[u8], &[u8]); 3] = [(b"a", b""), (b"", b"x"), (b"b", b"\xff\0")];
+        let list = FieldList::new(pairs);
+        assert_eq!(list.pairs(), pairs);
+        assert_eq!(list.first("B"), Some(&b"\xff\0"[..]));
+        assert_eq!(list.bytes(), 5 + 24);
     }
 }

@@ -7,4 +7,4 @@ mod fields;
 pub mod list;
 pub mod structured;
 
-pub use fields::Fields;
+pub use fields::{FieldList, Fields};
