@@ -161,6 +161,10 @@ impl Plugin {
     pub(crate) fn response(&mut self, stream: u32, end: bool) -> Action {
         let id = StreamId(stream);
         let Some(root) = self.of_stream(id) else { return Action::Continue };
+        if let Some(fields) = root.gate.replay(id) {
+            let _ = host::set_header_map(MapType::HttpResponseHeaders, &writable(&fields));
+            return Action::Continue;
+        }
         if !root.gate.wants_response(id) {
             return Action::Continue;
         }

@@ -1,20 +1,31 @@
-//! The cache's part of an exchange.
-//!
-//! Stores what says how long it is fresh (RFC 9111 section 5.2.2: `s-maxage`,
-//! `max-age`), in the worker's memory, and nothing that could be meant for one user:
-//! any doubt means that it is not stored.
+//! The cache's part of an exchange: what [`crate::cache`] decides, in the order in
+//! which a proxy needs it.
 
 use alloc::borrow::Cow;
-use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{Answer, Change, Flow, Metric, MetricKind, Now, Reply, Request, Response, Verdict};
+use hashbrown::HashMap;
+
+use super::{
+    Action, Answer, Ask, Call, CallOutcome, Change, Flow, Metric, MetricKind, Now, Reply, Request,
+    Response, Verdict,
+};
+use crate::cache::answer::answer;
+use crate::cache::entry::{Entry, groups};
+use crate::cache::key::{Method, Target, bypass};
+use crate::cache::policy::{Policy, judge};
+use crate::cache::reuse::{self, Reuse};
+use crate::cache::status::{self, Forward};
+use crate::cache::store::{Found, Store};
+use crate::cache::vary::Selection;
+use crate::cache::{invalidate, policy};
 use crate::hash::HashSeed;
-use crate::http::Fields;
-use crate::time::Instant;
+use crate::http::cache_control::Directives;
+use crate::http::{FieldList, Fields, date};
 
 /// How the cache is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,56 +34,59 @@ pub struct CacheSettings {
     pub max_bytes: usize,
     /// The most bytes of one body; a larger one passes by.
     pub max_entry_bytes: usize,
+    /// What is stored, and for how long.
+    pub policy: Policy,
 }
 
-/// What an entry takes beyond its bytes: an estimate that is charged to the budget.
-const OVERHEAD: usize = 256;
+/// The property that names the cluster of the request's route.
+const CLUSTER_NAME: &[u8] = b"xds\0cluster_name";
 
-/// A request field that makes a response hard to tell from another's: such requests
-/// go past the cache.
-const UNKEYED: [&str; 10] = [
-    "authorization",
-    "range",
-    "x-forwarded-host",
-    "x-forwarded-scheme",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "upgrade",
-];
+/// Refreshes in the background at one time; beyond, requests refresh on their own.
+const MAX_REFRESHES: usize = 256;
 
-/// Fields that belong to one connection, or that the host writes itself.
-const NOT_STORED: [&str; 11] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-    "age",
-];
+/// How long a refresh in the background may take.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a message of the cache to other workers begins with.
+const MESSAGE: &[u8] = b"cache\0";
 
 /// What the cache knows of one exchange.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Where the response may go.
-    key: Option<Rc<[u8]>>,
+    /// What was asked, if the cache has to see the response.
+    asked: Option<Asked>,
     /// The response that is being stored.
     capture: Option<Capture>,
+    /// The fields that the gate's own reply must have, and no others.
+    replay: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    target: Target,
+    method: Method,
+    /// Why it went upstream, and a word on that.
+    forward: Forward,
+    detail: &'static str,
+    /// The request's fields, if the response may be stored.
+    fields: Option<FieldList>,
+    /// The entry that upstream is asked about.
+    entry: Option<Rc<Entry>>,
 }
 
 #[derive(Debug)]
 struct Capture {
-    entry: Entry,
+    key: Rc<[u8]>,
+    request: FieldList,
+    status: u16,
+    response: FieldList,
+    terms: policy::Terms,
+    selection: Selection,
     body: Vec<u8>,
     /// What `content-length` announced.
     announced: Option<usize>,
+    /// How many times anything was made invalid before it was asked for.
+    generation: u64,
 }
 
 impl Progress {
@@ -83,57 +97,85 @@ impl Progress {
     pub(super) fn body_lost(&mut self) {
         self.capture = None;
     }
+
+    pub(super) fn take_replay(&mut self) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.replay.take()
+    }
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    status: u16,
-    fields: Vec<(Vec<u8>, Vec<u8>)>,
-    body: Rc<[u8]>,
-    /// When it was received, and its age then.
-    received: Instant,
-    age: Duration,
-    lifetime: Duration,
-    bytes: usize,
+/// A call in the background.
+#[derive(Debug)]
+struct Refresh {
+    key: Rc<[u8]>,
+    request: FieldList,
+    entry: Rc<Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    hits: u64,
+    stale: u64,
+    misses: u64,
+    revalidated: u64,
+    bypassed: u64,
+    refreshes: u64,
+    failed_refreshes: u64,
+    too_large: u64,
+    incomplete: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct CacheGate {
     settings: CacheSettings,
-    entries: BTreeMap<Rc<[u8]>, Entry>,
-    // In order of arrival: the oldest goes first.
-    order: VecDeque<Rc<[u8]>>,
-    bytes: usize,
-    hits: u64,
-    misses: u64,
-    stored: u64,
-    evicted: u64,
+    store: Store,
+    refreshes: HashMap<u64, Refresh, HashSeed>,
+    next_token: u64,
+    generation: u64,
+    actions: Vec<Action>,
+    counts: Counts,
 }
 
 impl CacheGate {
-    pub(super) fn new(settings: CacheSettings, _seed: HashSeed) -> Self {
+    pub(super) fn new(settings: CacheSettings, seed: HashSeed) -> Self {
         Self {
+            store: Store::new(settings.max_bytes),
             settings,
-            entries: BTreeMap::new(),
-            order: VecDeque::new(),
-            bytes: 0,
-            hits: 0,
-            misses: 0,
-            stored: 0,
-            evicted: 0,
+            refreshes: HashMap::with_hasher(seed),
+            next_token: 0,
+            generation: 0,
+            actions: Vec::new(),
+            counts: Counts::default(),
         }
     }
 
     pub(super) fn metrics(&self, metrics: &mut Vec<Metric>) {
-        for (name, kind, value) in [
-            ("edgeweir.cache.hits", MetricKind::Counter, self.hits),
-            ("edgeweir.cache.misses", MetricKind::Counter, self.misses),
-            ("edgeweir.cache.stored", MetricKind::Counter, self.stored),
-            ("edgeweir.cache.evicted", MetricKind::Counter, self.evicted),
-            ("edgeweir.cache.bytes", MetricKind::Gauge, self.bytes as u64),
+        let (counts, store) = (&self.counts, self.store.counts());
+        for (name, value) in [
+            ("edgeweir.cache.hits", counts.hits),
+            ("edgeweir.cache.stale", counts.stale),
+            ("edgeweir.cache.misses", counts.misses),
+            ("edgeweir.cache.revalidated", counts.revalidated),
+            ("edgeweir.cache.bypassed", counts.bypassed),
+            ("edgeweir.cache.refreshes", counts.refreshes),
+            ("edgeweir.cache.failed_refreshes", counts.failed_refreshes),
+            ("edgeweir.cache.too_large", counts.too_large),
+            ("edgeweir.cache.incomplete", counts.incomplete),
+            ("edgeweir.cache.stored", store.stored),
+            ("edgeweir.cache.evicted", store.evicted),
+            ("edgeweir.cache.invalidated", store.invalidated),
         ] {
-            metrics.push(Metric { name: Cow::from(name), kind, value });
+            metrics.push(Metric { name: Cow::from(name), kind: MetricKind::Counter, value });
         }
+        for (name, value) in
+            [("edgeweir.cache.entries", store.entries), ("edgeweir.cache.bytes", store.bytes)]
+        {
+            let (name, value) = (Cow::from(name), value as u64);
+            metrics.push(Metric { name, kind: MetricKind::Gauge, value });
+        }
+    }
+
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        core::mem::take(&mut self.actions)
     }
 
     /// Looks for an answer.
@@ -141,214 +183,469 @@ impl CacheGate {
         &mut self,
         progress: &mut Progress,
         request: &Request<'_>,
-        _answer: Option<Answer<'_>>,
+        given: Option<Answer<'_>>,
         now: Now,
     ) -> Flow<Verdict> {
         let pass = Flow::Done(Verdict::Pass(Vec::new()));
-        let Some((key, head)) = key(request) else { return pass };
-        let found = self.entries.get(&key).filter(|entry| entry.age(now) < entry.lifetime);
-        match found {
-            Some(entry) => {
-                self.hits += 1;
-                Flow::Done(Verdict::Reply(entry.reply(now)))
-            }
-            None => {
-                self.misses += 1;
-                if !head {
-                    progress.key = Some(key);
+        let fields = request.fields;
+        let Some(target) = Target::of(fields) else { return pass };
+        let method = Method::of(fields);
+        let mut asked = Asked {
+            target,
+            method,
+            forward: Forward::Method,
+            detail: "",
+            fields: None,
+            entry: None,
+        };
+        if !matches!(method, Method::Get | Method::Head) {
+            progress.asked = Some(asked);
+            return pass;
+        }
+        if let Some(why) = bypass(fields, request.end) {
+            self.counts.bypassed += 1;
+            (asked.forward, asked.detail) = (Forward::Bypass, why);
+            progress.asked = Some(asked);
+            return pass;
+        }
+        let directives = Directives::of_request(fields);
+        let key = asked.target.key();
+        asked.forward = match self.store.find(&key, fields) {
+            Found::Nothing => Forward::UriMiss,
+            Found::Other => Forward::VaryMiss,
+            Found::Entry(entry) => match reuse::decide(&entry, &directives, now.instant) {
+                Reuse::Fresh => {
+                    self.counts.hits += 1;
+                    return self.reply(progress, &entry, fields, method, None, now);
                 }
-                pass
+                Reuse::Stale => {
+                    self.counts.stale += 1;
+                    return self.reply(progress, &entry, fields, method, Some("max-stale"), now);
+                }
+                Reuse::StaleWhileRevalidate => {
+                    let refreshed = self.refreshes.values().any(|refresh| refresh.key == key);
+                    let cluster = match given {
+                        _ if refreshed => None,
+                        None => return Flow::Ask(Ask::Property(Cow::Borrowed(CLUSTER_NAME))),
+                        Some(Answer::Property(name)) => name.and_then(text),
+                        Some(_) => None,
+                    };
+                    if let Some(cluster) = cluster {
+                        self.refresh(cluster, &key, fields, &entry);
+                    }
+                    if refreshed || cluster.is_some() {
+                        self.counts.stale += 1;
+                        let why = Some("stale-while-revalidate");
+                        return self.reply(progress, &entry, fields, method, why, now);
+                    }
+                    // No call can be made: this request asks upstream.
+                    asked.entry = Some(entry);
+                    Forward::Stale
+                }
+                Reuse::Validate => {
+                    let fresh = entry.age(now.instant) < entry.lifetime();
+                    let why =
+                        if fresh && !entry.no_cache { Forward::Request } else { Forward::Stale };
+                    asked.entry = Some(entry);
+                    why
+                }
+            },
+        };
+        if directives.has("only-if-cached") {
+            // RFC 9111 section 5.2.1.7.
+            return Flow::Done(Verdict::Reply(gateway_timeout(asked.forward)));
+        }
+        self.counts.misses += 1;
+        let conditions = asked.entry.as_ref().map(|entry| reuse::conditions(entry));
+        let conditions = conditions.unwrap_or_default();
+        asked.fields = Some(FieldList::new(fields.iter()));
+        progress.asked = Some(asked);
+        Flow::Done(Verdict::Pass(conditional(conditions, fields)))
+    }
+
+    /// The answer of an entry.
+    fn reply(
+        &mut self,
+        progress: &mut Progress,
+        entry: &Entry,
+        request: Fields<'_>,
+        method: Method,
+        detail: Option<&str>,
+        now: Now,
+    ) -> Flow<Verdict> {
+        let status = status::hit(entry, now.instant, detail);
+        let reply = reply_of(entry, request, method, status, "edgeweir_hit", now);
+        // A host adds fields to what it takes for its own reply: those of the route,
+        // which are in the entry already, and a content type.
+        let mut exact = Vec::with_capacity(reply.fields.len() + 2);
+        exact.push((b":status".to_vec(), format!("{}", reply.status).into_bytes()));
+        exact.extend(reply.fields.iter().cloned());
+        if !matches!(reply.status, 204 | 304) {
+            let length = format!("{}", reply.body.len()).into_bytes();
+            exact.push((b"content-length".to_vec(), length));
+        }
+        progress.replay = Some(exact);
+        Flow::Done(Verdict::Reply(reply))
+    }
+
+    /// Fetches an entry anew without a client.
+    fn refresh(&mut self, cluster: &str, key: &Rc<[u8]>, request: Fields<'_>, entry: &Rc<Entry>) {
+        if MAX_REFRESHES <= self.refreshes.len() {
+            return;
+        }
+        const OMITTED: [&str; 9] = [
+            ":method",
+            "if-none-match",
+            "if-modified-since",
+            "if-range",
+            "range",
+            "cache-control",
+            "pragma",
+            "connection",
+            "x-envoy-expected-rq-timeout-ms",
+        ];
+        let kept = |name: &[u8]| !OMITTED.iter().any(|other| other.as_bytes() == name);
+        let mut fields = Vec::new();
+        fields.push((b":method".to_vec(), b"GET".to_vec()));
+        fields
+            .extend(request.iter().filter(|(n, _)| kept(n)).map(|(n, v)| (n.to_vec(), v.to_vec())));
+        for (name, value) in reuse::conditions(entry) {
+            fields.push((name.as_bytes().to_vec(), value));
+        }
+        self.next_token += 1;
+        self.counts.refreshes += 1;
+        let request = FieldList::new(request.iter());
+        let (key, entry) = (key.clone(), entry.clone());
+        self.refreshes.insert(self.next_token, Refresh { key, request, entry });
+        self.actions.push(Action::Call(Call {
+            token: self.next_token,
+            cluster: cluster.into(),
+            fields,
+            body: Vec::new(),
+            timeout: REFRESH_TIMEOUT,
+        }));
+    }
+
+    /// A refresh has ended. Gives whether it was one of the cache's.
+    pub(super) fn called(&mut self, token: u64, outcome: CallOutcome<'_>, now: Now) -> bool {
+        let Some(Refresh { key, request, entry }) = self.refreshes.remove(&token) else {
+            return false;
+        };
+        let CallOutcome::Response { fields, body } = outcome else {
+            self.counts.failed_refreshes += 1;
+            return true;
+        };
+        let pairs = request.pairs();
+        let request = Fields::new(&pairs);
+        match status_of(fields) {
+            Some(304) => {
+                self.revalidate(&key, &entry, request, fields, now);
+            }
+            Some(status) if !reuse::is_failure(status) => {
+                // What is too large is not stored, nor what was cut short.
+                let whole = announced(fields).is_none_or(|length| length == body.len());
+                let fits = whole && body.len() <= self.settings.max_entry_bytes;
+                let terms = judge(&self.settings.policy, request, status, fields, now.unix);
+                match (terms, Selection::of(fields, request)) {
+                    (Ok(terms), Some(selection)) if fits => {
+                        let dated = with_date(fields, now);
+                        let dated = dated.pairs();
+                        let response = Fields::new(&dated);
+                        let instant = now.instant;
+                        let entry =
+                            Entry::new(status, response, body.into(), &terms, selection, instant);
+                        self.store.insert(&key, entry, request);
+                    }
+                    _ => self.store.remove_fitting(&key, request),
+                }
+            }
+            _ => self.counts.failed_refreshes += 1,
+        }
+        true
+    }
+
+    /// An entry after a 304 about it: stored anew if it still may be.
+    fn revalidate(
+        &mut self,
+        key: &Rc<[u8]>,
+        entry: &Entry,
+        request: Fields<'_>,
+        response: Fields<'_>,
+        now: Now,
+    ) -> Entry {
+        self.counts.revalidated += 1;
+        let dated = with_date(response, now);
+        let merged = entry.refreshed(Fields::new(&dated.pairs()));
+        let pairs = merged.pairs();
+        let fields = Fields::new(&pairs);
+        let terms = judge(&self.settings.policy, request, entry.status, fields, now.unix);
+        let selection = Selection::of(fields, request);
+        let body = entry.body.clone();
+        match (terms, selection) {
+            (Ok(terms), Some(selection)) => {
+                let new = Entry::new(entry.status, fields, body, &terms, selection, now.instant);
+                self.store.insert(key, new.clone(), request);
+                new
+            }
+            _ => {
+                self.store.remove_fitting(key, request);
+                entry.clone()
             }
         }
     }
 
-    /// Begins to store a response that may be stored.
+    /// Begins to store a response that may be stored, or puts what is stored in its
+    /// place.
     pub(super) fn response(
         &mut self,
         progress: &mut Progress,
         response: &Response<'_>,
         now: Now,
     ) -> Verdict {
-        let entry = progress.key.as_ref().and_then(|_| storable(response.fields, now.instant));
-        let announced = response
-            .fields
-            .first("content-length")
-            .and_then(|text| core::str::from_utf8(text).ok()?.parse().ok());
-        let fits = announced.is_none_or(|size| size <= self.settings.max_entry_bytes);
-        let status: &[u8] = match (entry, fits) {
-            (Some(entry), true) => {
-                progress.capture = Some(Capture { entry, body: Vec::new(), announced });
+        let Some(asked) = progress.asked.take() else { return Verdict::Pass(Vec::new()) };
+        let fields = response.fields;
+        let Some(code) = status_of(fields) else { return Verdict::Pass(Vec::new()) };
+        let told = |stored: Result<(), &str>| {
+            let value = status::forwarded(asked.forward, code, stored);
+            Verdict::Pass([Change::Add("cache-status", value.into_bytes())].into())
+        };
+        if asked.method == Method::Unsafe {
+            self.change(&asked.target, code, fields);
+            return told(Err(""));
+        }
+        let Some(request_list) = &asked.fields else { return told(Err(asked.detail)) };
+        let pairs = request_list.pairs();
+        let request = Fields::new(&pairs);
+        let key = asked.target.key();
+        if let Some(entry) = &asked.entry {
+            if code == 304 && !reuse::conditions(entry).is_empty() {
+                let entry = self.revalidate(&key, entry, request, fields, now);
+                let status = status::forwarded(asked.forward, code, Ok(()));
+                let details = "edgeweir_revalidated";
+                let reply = reply_of(&entry, request, asked.method, status, details, now);
+                return Verdict::Reply(reply);
+            }
+            let directives = Directives::of_request(request);
+            if reuse::is_failure(code) && reuse::may_stand_in(entry, &directives, now.instant) {
+                self.counts.stale += 1;
+                let status = status::forwarded(asked.forward, code, Err("stale-if-error"));
+                let details = "edgeweir_stale";
+                let reply = reply_of(entry, request, asked.method, status, details, now);
+                return Verdict::Reply(reply);
+            }
+        }
+        if asked.method == Method::Head {
+            self.head(&key, request, code, fields, now);
+            return told(Err(""));
+        }
+        let judged = judge(&self.settings.policy, request, code, fields, now.unix);
+        let selection = Selection::of(fields, request).ok_or("vary");
+        let announced = announced(fields);
+        let fits = announced.is_none_or(|length| length <= self.settings.max_entry_bytes);
+        match judged.and_then(|terms| Ok((terms, selection?))) {
+            Ok((terms, selection)) if fits => {
+                progress.capture = Some(Capture {
+                    key,
+                    request: request_list.clone(),
+                    status: code,
+                    response: with_date(fields, now),
+                    terms,
+                    selection,
+                    body: Vec::new(),
+                    announced,
+                    generation: self.generation,
+                });
                 if response.end {
                     self.body(progress, &[], true, now);
                 }
-                b"edgeweir; fwd=uri-miss; stored"
+                told(Ok(()))
             }
-            _ if progress.key.is_some() => b"edgeweir; fwd=uri-miss",
-            _ => b"edgeweir; fwd=bypass",
+            Ok(_) => {
+                self.counts.too_large += 1;
+                told(Err("too-large"))
+            }
+            Err(why) => {
+                // The newer answer must not be followed by the older one.
+                if asked.entry.is_some() && !reuse::is_failure(code) && code != 304 {
+                    self.store.remove_fitting(&key, request);
+                }
+                told(Err(why))
+            }
+        }
+    }
+
+    /// What the response to a HEAD says about the entry for GET (RFC 9111 section 4.3.5).
+    fn head(
+        &mut self,
+        key: &Rc<[u8]>,
+        request: Fields<'_>,
+        code: u16,
+        fields: Fields<'_>,
+        now: Now,
+    ) {
+        if code != 200 {
+            return;
+        }
+        let Found::Entry(entry) = self.store.find(key, request) else { return };
+        let same =
+            |name: &str| fields.first(name).is_none_or(|new| entry.fields.first(name) == Some(new));
+        let length = announced(fields).is_none_or(|length| length == entry.body.len());
+        if entry.status == 200 && same("etag") && same("last-modified") && length {
+            self.revalidate(key, &entry, request, fields, now);
+        } else {
+            self.store.remove_fitting(key, request);
+        }
+    }
+
+    /// What a request that changes things makes invalid, here and in all workers.
+    fn change(&mut self, target: &Target, code: u16, fields: Fields<'_>) {
+        for key in invalidate::targets(target, code, fields) {
+            self.forget(&key, None);
+            self.tell(b'k', &key, None);
+        }
+        if (200..400).contains(&code) {
+            let origin = target.origin();
+            for group in groups(fields, "cache-group-invalidation") {
+                self.forget(&origin, Some(&group));
+                self.tell(b'g', &origin, Some(&group));
+            }
+        }
+    }
+
+    fn forget(&mut self, key: &[u8], group: Option<&str>) {
+        self.generation += 1;
+        match group {
+            None => self.store.invalidate(key),
+            Some(group) => self.store.invalidate_within(key, Some(group)),
         };
-        Verdict::Pass([Change::Add("cache-status", status.to_vec())].into())
+    }
+
+    fn tell(&mut self, kind: u8, key: &[u8], group: Option<&str>) {
+        let mut message = MESSAGE.to_vec();
+        message.push(kind);
+        message.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
+        message.extend_from_slice(key);
+        message.extend_from_slice(group.unwrap_or_default().as_bytes());
+        self.actions.push(Action::Tell(message));
+    }
+
+    /// What another worker, or this one, has told.
+    pub(super) fn heed(&mut self, message: &[u8]) {
+        let Some((kind, rest)) = message.strip_prefix(MESSAGE).and_then(<[u8]>::split_first) else {
+            return;
+        };
+        let Some((length, rest)) = rest.split_first_chunk::<4>() else { return };
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let Some((key, group)) = rest.split_at_checked(length) else { return };
+        match kind {
+            b'k' => self.forget(key, None),
+            b'g' => self.forget(key, core::str::from_utf8(group).ok()),
+            _ => {}
+        }
     }
 
     /// Takes a piece of the body; stores the response at its end.
-    pub(super) fn body(&mut self, progress: &mut Progress, piece: &[u8], end: bool, _now: Now) {
+    pub(super) fn body(&mut self, progress: &mut Progress, piece: &[u8], end: bool, now: Now) {
         let Some(capture) = &mut progress.capture else { return };
         let room = self.settings.max_entry_bytes.saturating_sub(capture.body.len());
         if room < piece.len() || capture.body.try_reserve(piece.len()).is_err() {
+            self.counts.too_large += 1;
             progress.capture = None;
             return;
         }
         capture.body.extend_from_slice(piece);
-        if end && let (Some(capture), Some(key)) = (progress.capture.take(), progress.key.take()) {
-            // A response that was cut short is not the response (RFC 9111 section 3.3).
-            if capture.announced.is_none_or(|size| size == capture.body.len()) {
-                self.store(key, Entry { body: capture.body.into(), ..capture.entry });
-            }
-        }
-    }
-
-    fn store(&mut self, key: Rc<[u8]>, mut entry: Entry) {
-        let text: usize = entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
-        entry.bytes = key.len() + text + entry.body.len() + OVERHEAD;
-        if self.settings.max_bytes < entry.bytes {
+        if !end {
             return;
         }
-        self.bytes += entry.bytes;
-        match self.entries.insert(key.clone(), entry) {
-            Some(old) => self.bytes -= old.bytes,
-            None => self.order.push_back(key),
+        let Some(capture) = progress.capture.take() else { return };
+        // A response that was cut short is not the response (RFC 9111 section 3.3).
+        if capture.announced.is_some_and(|length| length != capture.body.len()) {
+            self.counts.incomplete += 1;
+            return;
         }
-        self.stored += 1;
-        while self.settings.max_bytes < self.bytes
-            && let Some(oldest) = self.order.pop_front()
-        {
-            if let Some(old) = self.entries.remove(&oldest) {
-                self.bytes -= old.bytes;
-                self.evicted += 1;
-            }
+        // Something was made invalid while this was on its way: it may be that.
+        if capture.generation != self.generation {
+            return;
         }
+        let (response, request) = (capture.response.pairs(), capture.request.pairs());
+        let (response, request) = (Fields::new(&response), Fields::new(&request));
+        let body = capture.body.into();
+        let (terms, selection) = (&capture.terms, capture.selection);
+        let entry = Entry::new(capture.status, response, body, terms, selection, now.instant);
+        self.store.insert(&capture.key, entry, request);
     }
 }
 
-impl Entry {
-    fn age(&self, now: Now) -> Duration {
-        self.age.saturating_add(now.instant.since(self.received))
+/// The changes that make a request ask whether an entry still holds; none without
+/// conditions.
+fn conditional(conditions: Vec<(&'static str, Vec<u8>)>, fields: Fields<'_>) -> Vec<Change> {
+    if conditions.is_empty() {
+        return Vec::new();
     }
-
-    fn reply(&self, now: Now) -> Reply {
-        let age = self.age(now);
-        let ttl = self.lifetime.saturating_sub(age).as_secs();
-        let mut fields = self.fields.clone();
-        fields.push((b"age".to_vec(), format!("{}", age.as_secs()).into_bytes()));
-        let status = format!("edgeweir; hit; ttl={ttl}");
-        fields.push((b"cache-status".to_vec(), status.into_bytes()));
-        Reply {
-            status: self.status,
-            fields,
-            body: self.body.clone(),
-            details: "edgeweir_hit",
-            grpc_status: -1,
+    let mut changes = Vec::new();
+    // The client's own are answered from what comes back.
+    for name in ["if-none-match", "if-modified-since", "if-range", "range"] {
+        if fields.has(name) && !conditions.iter().any(|(other, _)| *other == name) {
+            changes.push(Change::Remove(name));
         }
     }
+    changes.extend(conditions.into_iter().map(|(name, value)| Change::Set(name, value)));
+    changes
 }
 
-/// The key of a request that the cache may answer, and whether it is a HEAD.
-///
-/// Scheme, authority and path with the query, each with its length, so that no two
-/// requests run into one.
-fn key(request: &Request<'_>) -> Option<(Rc<[u8]>, bool)> {
-    let fields = request.fields;
-    let method = fields.first(":method")?;
-    let head = method == b"HEAD";
-    let body = !request.end || fields.has("content-length") || fields.has("transfer-encoding");
-    let special = UNKEYED.iter().any(|name| fields.has(name));
-    let refuses = fields.all("cache-control").chain(fields.all("pragma")).next().is_some();
-    if !(head || method == b"GET") || body || special || refuses {
-        return None;
-    }
-    let authority = fields.first(":authority")?.to_ascii_lowercase();
-    if authority.contains(&b',') {
-        return None;
-    }
-    let mut key = Vec::new();
-    for part in [fields.first(":scheme")?, &authority, fields.first(":path")?] {
-        key.extend_from_slice(&u32::try_from(part.len()).ok()?.to_le_bytes());
-        key.extend_from_slice(part);
-    }
-    Some((key.into(), head))
+fn reply_of(
+    entry: &Entry,
+    request: Fields<'_>,
+    method: Method,
+    status: String,
+    details: &'static str,
+    now: Now,
+) -> Reply {
+    let head = method == Method::Head;
+    let answer = answer(entry, request, head, now.instant, now.unix);
+    let mut fields = answer.fields;
+    fields.push((b"cache-status".to_vec(), status.into_bytes()));
+    Reply { status: answer.status, fields, body: answer.body, details, grpc_status: -1 }
 }
 
-/// The entry of a response that every client may have and that says for how long.
-fn storable(fields: Fields<'_>, now: Instant) -> Option<Entry> {
-    let status: u16 = core::str::from_utf8(fields.first(":status")?).ok()?.parse().ok()?;
-    // Those whose meaning is known here; 206 and 304 are not whole responses.
-    if ![200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501].contains(&status) {
-        return None;
-    }
-    if ["set-cookie", "vary", "content-range", "trailer"].iter().any(|name| fields.has(name)) {
-        return None;
-    }
-    let (mut max_age, mut s_maxage) = (None, None);
-    for line in fields.all("cache-control") {
-        for directive in line.split(|byte| *byte == b',') {
-            let directive = directive.trim_ascii().to_ascii_lowercase();
-            let (name, value) = match directive.iter().position(|byte| *byte == b'=') {
-                Some(at) => (directive.get(..at)?, directive.get(at + 1..)?),
-                None => (&directive[..], &b""[..]),
-            };
-            match name {
-                b"max-age" | b"s-maxage" => {
-                    let seconds = seconds(value)?;
-                    let slot = if name == b"max-age" { &mut max_age } else { &mut s_maxage };
-                    // Said twice: the shorter holds.
-                    *slot = Some(slot.unwrap_or(seconds).min(seconds));
-                }
-                b"public" | b"immutable" | b"must-revalidate" | b"proxy-revalidate"
-                | b"no-transform" => {}
-                // no-store, no-cache, private, and whatever is not known here.
-                _ => return None,
-            }
-        }
-    }
-    let lifetime = s_maxage.or(max_age).filter(|seconds| 0 < *seconds)?;
-    let mut ages = fields.all("age");
-    let age = match (ages.next(), ages.next()) {
-        (None, _) => 0,
-        (Some(age), None) => seconds(age)?,
-        _ => return None,
+fn gateway_timeout(forward: Forward) -> Reply {
+    let status = match forward {
+        Forward::Stale => "edgeweir; fwd=stale; detail=only-if-cached",
+        _ => "edgeweir; fwd=uri-miss; detail=only-if-cached",
     };
-    let connection: Vec<Vec<u8>> = fields
-        .all("connection")
-        .flat_map(|line| line.split(|byte| *byte == b','))
-        .map(|name| name.trim_ascii().to_ascii_lowercase())
-        .collect();
-    let kept = |name: &[u8]| {
-        !name.starts_with(b":")
-            && !NOT_STORED.iter().any(|other| other.as_bytes() == name)
-            && !connection.iter().any(|other| other == name)
-    };
-    Some(Entry {
-        status,
-        fields: fields
-            .iter()
-            .filter(|(name, _)| kept(name))
-            .map(|(name, value)| (name.to_vec(), value.to_vec()))
-            .collect(),
+    Reply {
+        status: 504,
+        fields: [
+            (b"cache-control".to_vec(), b"no-store".to_vec()),
+            (b"cache-status".to_vec(), status.as_bytes().to_vec()),
+        ]
+        .into(),
         body: Rc::default(),
-        received: now,
-        age: Duration::from_secs(age.into()),
-        lifetime: Duration::from_secs(lifetime.into()),
-        bytes: 0,
-    })
+        details: "edgeweir_only_if_cached",
+        grpc_status: -1,
+    }
 }
 
-/// delta-seconds (RFC 9111 section 1.2.2): digits; too many of them mean 2³¹.
-fn seconds(text: &[u8]) -> Option<u32> {
-    let text = text.trim_ascii();
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
+fn status_of(fields: Fields<'_>) -> Option<u16> {
+    text(fields.first(":status")?)?.parse().ok()
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    core::str::from_utf8(bytes).ok()
+}
+
+/// The length that a response says it has.
+fn announced(fields: Fields<'_>) -> Option<usize> {
+    text(fields.first("content-length")?)?.parse().ok()
+}
+
+/// A response's fields and a `Date`, which is added if there is none (RFC 9110 section
+/// 6.6.1: whoever stores a response does that).
+fn with_date(fields: Fields<'_>, now: Now) -> FieldList {
+    let date = date::format(now.unix);
+    let mut pairs: Vec<(&[u8], &[u8])> = fields.iter().collect();
+    if !fields.has("date") {
+        pairs.push((b"date", date.as_bytes()));
     }
-    let number = text.iter().fold(0_u32, |number, digit| {
-        number.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
-    });
-    Some(number.min(1 << 31))
+    FieldList::new(pairs)
 }

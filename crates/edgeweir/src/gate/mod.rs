@@ -7,6 +7,7 @@
 //! |---|---|
 //! | the head of a request is here | [`Gate::request`], then [`Gate::answer`] until there is a [`Verdict`] |
 //! | the head of its response is here | [`Gate::response`] |
+//! | a reply of the gate passes by on its way to the client | [`Gate::replay`] |
 //! | a piece of the response's body, or its end | [`Gate::body`], if [`Gate::wants_body`] |
 //! | the exchange is over | [`Gate::finished`], for every stream whatever happened |
 //! | time has passed | [`Gate::tick`], every [`Gate::tick_period`] |
@@ -187,7 +188,9 @@ impl Gate {
                         exchange.phase = Phase::Upstream;
                         continue;
                     };
-                    match cache.step(&mut exchange.cache, request, answer.take(), now) {
+                    let flow = cache.step(&mut exchange.cache, request, answer.take(), now);
+                    self.actions.extend(cache.take_actions());
+                    match flow {
                         Flow::Ask(ask) => return Step::Ask(ask),
                         Flow::Done(Verdict::Reply(reply)) => {
                             exchange.phase = Phase::Answered;
@@ -229,9 +232,14 @@ impl Gate {
         if exchange.phase == Phase::Upstream
             && let Some(cache) = &mut self.cache
         {
-            match cache.response(&mut exchange.cache, response, now) {
+            let verdict = cache.response(&mut exchange.cache, response, now);
+            self.actions.extend(cache.take_actions());
+            match verdict {
                 Verdict::Pass(more) => changes = more,
-                verdict => return verdict,
+                verdict => {
+                    exchange.phase = Phase::Answered;
+                    return verdict;
+                }
             }
         }
         changes.extend(limited);
@@ -310,11 +318,20 @@ impl Gate {
     }
 
     /// An HTTP call has ended.
-    pub fn called(&mut self, _token: u64, _outcome: CallOutcome<'_>, _now: Now) {}
+    pub fn called(&mut self, token: u64, outcome: CallOutcome<'_>, now: Now) {
+        if let Some(cache) = &mut self.cache {
+            cache.called(token, outcome, now);
+            self.actions.extend(cache.take_actions());
+        }
+    }
 
     /// A worker's [`Action::Tell`] has arrived.
     pub fn message(&mut self, message: &[u8], _now: Now) {
-        self.limit.heed(message);
+        if !self.limit.heed(message)
+            && let Some(cache) = &mut self.cache
+        {
+            cache.heed(message);
+        }
     }
 
     /// Whether this worker has to hear what others [`Action::Tell`].
@@ -362,12 +379,29 @@ impl Gate {
         self.streams.contains_key(&stream)
     }
 
+    /// All the fields, with `:status`, that the gate's own reply must have and that a
+    /// host may have added to. Once for each reply; `None` for one that may stay as it
+    /// is.
+    pub fn replay(&mut self, stream: StreamId) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+        let exchange = self.streams.get_mut(&stream)?;
+        let mut fields = exchange.cache.take_replay()?;
+        if let (Some(trace), Some(traced)) = (&self.trace, &exchange.trace)
+            && trace.settings().server_timing
+            && let Change::Add(name, value) = traced.server_timing()
+        {
+            fields.push((name.as_bytes().to_vec(), value));
+        }
+        Some(fields)
+    }
+
     /// Whether [`Gate::response`] has to see this stream's response.
     #[must_use]
     pub fn wants_response(&self, stream: StreamId) -> bool {
+        let tells = self.trace.as_ref().is_some_and(|trace| trace.settings().server_timing);
         self.streams.get(&stream).is_some_and(|exchange| {
-            exchange.phase == Phase::Upstream
-                && (self.cache.is_some() || self.limit.wants_response(&exchange.limit))
+            tells
+                || (exchange.phase == Phase::Upstream
+                    && (self.cache.is_some() || self.limit.wants_response(&exchange.limit)))
         })
     }
 
@@ -422,8 +456,27 @@ mod tests {
             self.request_of("/", worker, client, more)
         }
 
+        fn send(&mut self, method: &str, worker: usize) -> Verdict {
+            self.send_with(method, worker, &[])
+        }
+
+        fn send_with(&mut self, method: &str, worker: usize, more: &[(&str, &str)]) -> Verdict {
+            self.begin(method, "/", worker, "", more)
+        }
+
         fn request_of(
             &mut self,
+            path: &str,
+            worker: usize,
+            client: &str,
+            more: &[(&str, &str)],
+        ) -> Verdict {
+            self.begin("GET", path, worker, client, more)
+        }
+
+        fn begin(
+            &mut self,
+            method: &str,
             path: &str,
             worker: usize,
             client: &str,
@@ -432,7 +485,7 @@ mod tests {
             self.streams += 1;
             let (stream, gate) = (StreamId(self.streams), &mut self.workers[worker]);
             let head = [
-                (":method", "GET"),
+                (":method", method),
                 (":scheme", "http"),
                 (":authority", "a.example"),
                 (":path", path),
@@ -449,8 +502,12 @@ mod tests {
                 let value;
                 let answer = match ask {
                     Ask::Property(path) => {
-                        assert_eq!(&*path, b"source\0address");
-                        Answer::Property(Some(client.as_bytes()))
+                        let known: &[u8] = match &*path {
+                            b"source\0address" => client.as_bytes(),
+                            b"xds\0cluster_name" => b"upstream",
+                            other => panic!("{other:?}"),
+                        };
+                        Answer::Property(Some(known))
                     }
                     Ask::Read(key) => {
                         value = self.shared.get(&key).cloned();
@@ -565,7 +622,7 @@ mod tests {
             (&[], &[(":status", "200"), ("cache-control", "private, max-age=10")]),
             (&[], &[(":status", "200"), ("cache-control", "max-age=10, no-store")]),
             (&[], &[(":status", "200"), ("cache-control", "max-age=10"), ("set-cookie", "a=b")]),
-            (&[], &[(":status", "200"), ("cache-control", "max-age=10"), ("vary", "cookie")]),
+            (&[], &[(":status", "200"), ("cache-control", "max-age=10"), ("vary", "*")]),
             (&[], &[(":status", "200")]),
             (&[], &[(":status", "206"), ("cache-control", "max-age=10")]),
         ] {
@@ -621,5 +678,142 @@ mod tests {
             [Change::Set("traceparent", value), Change::Remove("tracestate")]
                 if !value.starts_with(b"00-4bf92f")
         ));
+    }
+
+    fn field<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+        let found = reply.fields.iter().find(|(other, _)| other == name.as_bytes())?;
+        core::str::from_utf8(&found.1).ok()
+    }
+
+    fn later(proxy: &mut Proxy, secs: u64) {
+        let passed = Duration::from_secs(secs);
+        proxy.now.instant = proxy.now.instant.after(passed);
+        proxy.now.unix = proxy.now.unix.after(passed);
+    }
+
+    const CACHE: &str = r#"{"cache": {}}"#;
+
+    #[test]
+    fn rfc_9111_4_3_a_stale_entry_is_validated_and_answers_the_client() {
+        let mut proxy = Proxy::new(1, CACHE);
+        proxy.get(0, "");
+        let fields =
+            [(":status", "200"), ("cache-control", "max-age=10"), ("etag", "\"a\""), ("x", "1")];
+        proxy.respond(0, &fields, b"hello");
+        later(&mut proxy, 11);
+        let asked = [("if-none-match", "\"b\""), ("range", "bytes=0-1")];
+        let Verdict::Pass(changes) = proxy.request(0, "", &asked) else { panic!() };
+        let expected = [Change::Remove("range"), Change::Set("if-none-match", b"\"a\"".to_vec())];
+        assert_eq!(changes, expected);
+        let new = [(":status", "304"), ("cache-control", "max-age=20"), ("x", "2")];
+        let Verdict::Reply(reply) = proxy.respond(0, &new, b"") else { panic!("no reply") };
+        assert_eq!((reply.status, &*reply.body), (206, &b"he"[..]));
+        assert_eq!(field(&reply, "x"), Some("2"));
+        let expected = "edgeweir; fwd=stale; fwd-status=304; stored";
+        assert_eq!(field(&reply, "cache-status"), Some(expected));
+        later(&mut proxy, 19);
+        let Verdict::Reply(reply) = proxy.request(0, "", &[("if-none-match", "\"a\"")]) else {
+            panic!("not fresh")
+        };
+        assert_eq!((reply.status, reply.body.len()), (304, 0));
+    }
+
+    #[test]
+    fn rfc_5861_4_a_stale_entry_stands_in_when_upstream_fails() {
+        let mut proxy = Proxy::new(1, CACHE);
+        proxy.get(0, "");
+        let value = "max-age=10, stale-if-error=60";
+        proxy.respond(0, &[(":status", "200"), ("cache-control", value)], b"hello");
+        later(&mut proxy, 30);
+        assert_eq!(status(&proxy.get(0, "")), 0);
+        let Verdict::Reply(reply) = proxy.respond(0, &[(":status", "503")], b"down") else {
+            panic!("not replaced")
+        };
+        assert_eq!((reply.status, &*reply.body), (200, &b"hello"[..]));
+        later(&mut proxy, 60);
+        proxy.get(0, "");
+        assert_eq!(status(&proxy.respond(0, &[(":status", "503")], b"down")), 0);
+    }
+
+    #[test]
+    fn rfc_5861_3_a_stale_entry_answers_while_it_is_fetched_anew() {
+        let mut proxy = Proxy::new(1, CACHE);
+        proxy.get(0, "");
+        let value = "max-age=10, stale-while-revalidate=60";
+        proxy.respond(0, &[(":status", "200"), ("cache-control", value)], b"old");
+        later(&mut proxy, 30);
+        for _ in 0..3 {
+            let Verdict::Reply(reply) = proxy.get(0, "") else { panic!("waited") };
+            assert_eq!(&*reply.body, b"old");
+        }
+        let gate = &mut proxy.workers[0];
+        let Some(Action::Call(call)) = gate.next_action() else { panic!("no call") };
+        assert_eq!((call.cluster.as_str(), gate.next_action()), ("upstream", None));
+        let fields: [(&[u8], &[u8]); 2] = [(b":status", b"200"), (b"cache-control", b"max-age=10")];
+        let outcome = CallOutcome::Response { fields: Fields::new(&fields), body: b"new" };
+        gate.called(call.token, outcome, proxy.now);
+        let Verdict::Reply(reply) = proxy.get(0, "") else { panic!("a miss") };
+        assert_eq!(&*reply.body, b"new");
+    }
+
+    #[test]
+    fn rfc_9111_4_4_a_change_makes_it_invalid_in_all_workers() {
+        let mut proxy = Proxy::new(2, CACHE);
+        let fields =
+            [(":status", "200"), ("cache-control", "max-age=10"), ("cache-groups", "\"g\"")];
+        for worker in [0, 1] {
+            for path in ["/", "/b"] {
+                proxy.request_of(path, worker, "", &[]);
+                proxy.respond(worker, &fields, b"old");
+            }
+        }
+        proxy.send("POST", 0);
+        let invalidation = [(":status", "200"), ("cache-group-invalidation", "\"g\"")];
+        proxy.respond(0, &invalidation, b"");
+        while let Some(Action::Tell(message)) = proxy.workers[0].next_action() {
+            let now = proxy.now;
+            proxy.workers[1].message(&message, now);
+        }
+        for worker in [0, 1] {
+            for path in ["/", "/b"] {
+                assert_eq!(status(&proxy.request_of(path, worker, "", &[])), 0, "{worker} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_response_on_its_way_while_it_is_made_invalid_is_not_stored() {
+        let mut proxy = Proxy::new(1, CACHE);
+        proxy.get(0, "");
+        let (stream, now) = (StreamId(proxy.streams), proxy.now);
+        let fields: [(&[u8], &[u8]); 2] = [(b":status", b"200"), (b"cache-control", b"max-age=10")];
+        let response = Response { fields: Fields::new(&fields), end: false };
+        proxy.workers[0].response(stream, &response, now);
+        proxy.send("DELETE", 0);
+        proxy.respond(0, &[(":status", "204")], b"");
+        proxy.workers[0].body(stream, b"old", true, now);
+        assert_eq!(status(&proxy.get(0, "")), 0);
+    }
+
+    #[test]
+    fn rfc_9111_5_2_1_7_only_if_cached_never_goes_upstream() {
+        let mut proxy = Proxy::new(1, CACHE);
+        assert_eq!(status(&proxy.request(0, "", &[("cache-control", "only-if-cached")])), 504);
+    }
+
+    #[test]
+    fn rfc_9111_4_3_5_a_head_updates_or_ends_the_entry() {
+        for (etag, stays) in [("\"a\"", true), ("\"b\"", false)] {
+            let mut proxy = Proxy::new(1, CACHE);
+            proxy.get(0, "");
+            let fields = [(":status", "200"), ("cache-control", "max-age=10"), ("etag", "\"a\"")];
+            proxy.respond(0, &fields, b"hello");
+            later(&mut proxy, 5);
+            proxy.send_with("HEAD", 0, &[("cache-control", "no-cache")]);
+            let new = [(":status", "200"), ("cache-control", "max-age=90"), ("etag", etag)];
+            proxy.respond(0, &new, b"");
+            later(&mut proxy, 50);
+            assert_eq!(status(&proxy.get(0, "")) == 200, stays, "{etag}");
+        }
     }
 }
