@@ -80,6 +80,7 @@ pub(super) fn read(
     Ok(settings)
 }
 
+#[inline(never)]
 fn number(
     of: &Reader<'_>,
     name: &str,
@@ -90,10 +91,12 @@ fn number(
     Ok(u32::try_from(field.number(range)?).ok())
 }
 
+#[inline(never)]
 fn flag(of: &Reader<'_>, name: &str) -> Result<bool, ConfigError> {
     of.optional(name).map_or(Ok(false), |field| field.boolean())
 }
 
+#[inline(never)]
 fn networks(of: &Reader<'_>, name: &str) -> Result<Networks, ConfigError> {
     let Some(list) = of.optional(name) else { return Ok(Networks::default()) };
     let mut networks = Vec::new();
@@ -104,6 +107,7 @@ fn networks(of: &Reader<'_>, name: &str) -> Result<Networks, ConfigError> {
 }
 
 /// The name of a header field, in lower case.
+#[inline(never)]
 fn field_name(reader: &Reader<'_>) -> Result<String, ConfigError> {
     let text = reader.text()?;
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -114,6 +118,7 @@ fn field_name(reader: &Reader<'_>) -> Result<String, ConfigError> {
 }
 
 /// `requests`, `per_ms`, `burst`, `strict`; `None` if there is no `requests`.
+#[inline(never)]
 fn quota(of: &Reader<'_>) -> Result<Option<Quota>, ConfigError> {
     let Some(requests) = number(of, "requests", 1..=u32::MAX)? else {
         for name in ["per_ms", "burst", "strict"] {
@@ -137,6 +142,7 @@ fn quota(of: &Reader<'_>) -> Result<Option<Quota>, ConfigError> {
 }
 
 /// One quota in the rule itself, or several under `quotas`.
+#[inline(never)]
 fn limit(of: &Reader<'_>) -> Result<Option<Limit>, ConfigError> {
     let own = quota(of)?;
     let Some(list) = of.optional("quotas") else { return Ok(own.map(Limit::from)) };
@@ -303,6 +309,7 @@ fn key_part(part: &Reader<'_>) -> Result<KeyPart, ConfigError> {
     })
 }
 
+#[inline(never)]
 fn patterns(list: &Reader<'_>) -> Result<Vec<PathPattern>, ConfigError> {
     let mut patterns = Vec::new();
     for item in list.items(64)? {
@@ -317,6 +324,7 @@ fn patterns(list: &Reader<'_>) -> Result<Vec<PathPattern>, ConfigError> {
     Ok(patterns)
 }
 
+#[inline(never)]
 fn matcher(item: &Reader<'_>, name: &str) -> Result<Option<Matcher>, ConfigError> {
     let Some(matcher) = item.optional(name) else { return Ok(None) };
     matcher.only(&["methods", "hosts", "paths", "headers"])?;

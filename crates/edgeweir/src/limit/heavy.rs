@@ -66,7 +66,7 @@ impl HeavyKeys {
     #[must_use]
     pub fn heaviest(&self) -> Vec<HeavyKey> {
         let mut keys = self.keys.clone();
-        keys.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
+        keys.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
         keys
     }
 }

@@ -98,6 +98,10 @@ impl Limiter {
         self.overrides.get(&self.seed.hash64(key)).unwrap_or(&self.limit)
     }
 
+    pub(super) const fn seed(&self) -> HashSeed {
+        self.seed
+    }
+
     /// The number under which `key` is known here; a secret of this process.
     #[must_use]
     pub fn hash(&self, key: &[u8]) -> u64 {

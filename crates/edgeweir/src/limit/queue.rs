@@ -20,11 +20,15 @@
 //! is told the decision ([`Queue::settle`]). [`WaitingLimiter`] is the two together
 //! for a limiter that is at hand.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeSet, VecDeque};
 use core::time::Duration;
+
+use hashbrown::HashMap;
 
 use super::limiter::Limiter;
 use super::quota::Decision;
+use crate::hash::HashSeed;
 use crate::time::Instant;
 
 /// A place in a queue.
@@ -102,10 +106,9 @@ struct Waiter {
     deadline: Instant,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Client {
-    // In the order in which they came.
-    waiting: BTreeSet<Ticket>,
+    waiting: u64,
     deficit: u64,
 }
 
@@ -126,13 +129,20 @@ pub struct Queue {
     capacity: usize,
     next: u64,
     closed: bool,
-    waiters: BTreeMap<Ticket, Waiter>,
-    clients: BTreeMap<(u64, u64), Client>,
-    pools: BTreeMap<u64, Pool>,
-    // The same waiters, by what has to be found quickly.
-    lengths: BTreeSet<(usize, (u64, u64))>,
-    deadlines: BTreeSet<(Instant, Ticket)>,
-    due: BTreeSet<(Instant, u64)>,
+    waiters: HashMap<Ticket, Waiter, HashSeed>,
+    clients: HashMap<(u64, u64), Client, HashSeed>,
+    pools: HashMap<u64, Pool, HashSeed>,
+    // The same waiters, by what has to be found quickly. One type for all of them: the
+    // code of a tree is large.
+    //
+    // Pool, client, ticket.
+    order: BTreeSet<[u64; 3]>,
+    // Number of waiters, pool, client.
+    lengths: BTreeSet<[u64; 3]>,
+    // Deadline, ticket, 0.
+    deadlines: BTreeSet<[u64; 3]>,
+    // When to try, pool, 0.
+    due: BTreeSet<[u64; 3]>,
     actions: VecDeque<Action>,
     counts: QueueCounts,
 }
@@ -151,14 +161,15 @@ pub struct Try {
 impl Queue {
     /// A queue for at most `capacity` waiters.
     #[must_use]
-    pub const fn new(capacity: usize) -> Self {
+    pub const fn new(capacity: usize, seed: HashSeed) -> Self {
         Self {
             capacity,
             next: 0,
             closed: false,
-            waiters: BTreeMap::new(),
-            clients: BTreeMap::new(),
-            pools: BTreeMap::new(),
+            waiters: HashMap::with_hasher(seed),
+            clients: HashMap::with_hasher(seed),
+            pools: HashMap::with_hasher(seed),
+            order: BTreeSet::new(),
             lengths: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -198,12 +209,11 @@ impl Queue {
             self.counts.timed_out = self.counts.timed_out.saturating_add(1);
             return Err(Refusal::Timeout);
         }
+        let key = (pool, client);
         if self.capacity <= self.waiters.len() {
-            let own = self.clients.get(&(pool, client)).map_or(0, |c| c.waiting.len());
-            let longest = self.lengths.last().copied();
-            let loser = longest
-                .filter(|(length, _)| own < *length)
-                .and_then(|(_, client)| self.clients.get(&client)?.waiting.last().copied());
+            let own = self.clients.get(&key).map_or(0, |client| client.waiting);
+            let longest = self.lengths.last().filter(|[length, ..]| own < *length);
+            let loser = longest.and_then(|&[_, pool, client]| self.last_of(pool, client));
             let Some(loser) = loser else {
                 self.counts.dropped = self.counts.dropped.saturating_add(1);
                 return Err(Refusal::Full);
@@ -213,20 +223,46 @@ impl Queue {
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
         self.waiters.insert(ticket, Waiter { pool, client, cost, since: now, deadline });
-        self.deadlines.insert((deadline, ticket));
+        self.order.insert([pool, client, ticket.0]);
+        self.deadlines.insert([deadline.as_nanos(), ticket.0, 0]);
         let place = self.pools.entry(pool).or_insert_with(|| {
-            self.due.insert((retry_at, pool));
+            self.due.insert([retry_at.as_nanos(), pool, 0]);
             Pool { ring: VecDeque::new(), in_turn: false, retry_at, quantum: 1 }
         });
         place.quantum = place.quantum.max(cost);
-        let entry = self.clients.entry((pool, client)).or_insert_with(|| {
+        let entry = self.clients.entry(key).or_insert_with(|| {
             place.ring.push_back(client);
             Client::default()
         });
-        self.lengths.remove(&(entry.waiting.len(), (pool, client)));
-        entry.waiting.insert(ticket);
-        self.lengths.insert((entry.waiting.len(), (pool, client)));
+        self.lengths.remove(&[entry.waiting, pool, client]);
+        entry.waiting = entry.waiting.saturating_add(1);
+        self.lengths.insert([entry.waiting, pool, client]);
         Ok(ticket)
+    }
+
+    fn first_of(&self, pool: u64, client: u64) -> Option<Ticket> {
+        let mut own = self.order.range([pool, client, 0]..=[pool, client, u64::MAX]);
+        own.next().map(|[.., ticket]| Ticket(*ticket))
+    }
+
+    fn last_of(&self, pool: u64, client: u64) -> Option<Ticket> {
+        let own = self.order.range([pool, client, 0]..=[pool, client, u64::MAX]);
+        own.last().map(|[.., ticket]| Ticket(*ticket))
+    }
+
+    /// The ticket whose deadline comes first, if that is before `end`.
+    fn late(&self, end: u64) -> Option<Ticket> {
+        let &[deadline, ticket, _] = self.deadlines.first()?;
+        (deadline < end).then_some(Ticket(ticket))
+    }
+
+    /// Makes a pool due at another time.
+    fn retry(&mut self, pool: u64, at: impl FnOnce(Instant) -> Instant) {
+        if let Some(place) = self.pools.get_mut(&pool) {
+            self.due.remove(&[place.retry_at.as_nanos(), pool, 0]);
+            place.retry_at = at(place.retry_at);
+            self.due.insert([place.retry_at.as_nanos(), pool, 0]);
+        }
     }
 
     /// The waiter whose turn it is, if its pool is worth a try. Those whose deadline
@@ -235,27 +271,24 @@ impl Queue {
     /// The decision must be told with [`Queue::settle`]; until then the answer stays
     /// the same.
     pub fn next_try(&mut self, now: Instant) -> Option<Try> {
-        while let Some(&(deadline, ticket)) = self.deadlines.first() {
-            if now <= deadline {
-                break;
-            }
+        while let Some(ticket) = self.late(now.as_nanos()) {
             self.refuse(ticket, Refusal::Timeout);
         }
-        let &(at, pool) = self.due.first()?;
-        if now < at {
+        let &[at, pool, _] = self.due.first()?;
+        if now.as_nanos() < at {
             return None;
         }
-        let place = self.pools.get_mut(&pool)?;
         // At most once around the ring and one more: a quantum covers every cost.
-        for _ in 0..=place.ring.len() {
-            let client = *place.ring.front()?;
+        for _ in 0..=self.pools.get(&pool)?.ring.len() {
+            let client = *self.pools.get(&pool)?.ring.front()?;
+            let ticket = self.first_of(pool, client)?;
+            let cost = self.waiters.get(&ticket)?.cost;
+            let place = self.pools.get_mut(&pool)?;
             let entry = self.clients.get_mut(&(pool, client))?;
             if !place.in_turn {
                 entry.deficit = entry.deficit.saturating_add(u64::from(place.quantum));
                 place.in_turn = true;
             }
-            let ticket = *entry.waiting.first()?;
-            let cost = self.waiters.get(&ticket)?.cost;
             if u64::from(cost) <= entry.deficit {
                 return Some(Try { ticket, pool, cost });
             }
@@ -280,11 +313,7 @@ impl Queue {
             Decision::Deny { retry_after, .. } => {
                 // A limit that says "now" is asked again a moment later, not for ever.
                 let retry_at = now.after(retry_after.max(Duration::from_nanos(1)));
-                if let Some(place) = self.pools.get_mut(&tried.pool) {
-                    self.due.remove(&(place.retry_at, tried.pool));
-                    place.retry_at = retry_at;
-                    self.due.insert((retry_at, tried.pool));
-                }
+                self.retry(tried.pool, |_| retry_at);
             }
             Decision::TooLarge(_) => self.refuse(tried.ticket, Refusal::TooLarge),
         }
@@ -292,10 +321,7 @@ impl Queue {
 
     /// Refuses those whose deadline is `now` or before. Call it after all tries.
     pub fn expire(&mut self, now: Instant) {
-        while let Some(&(deadline, ticket)) = self.deadlines.first() {
-            if now < deadline {
-                break;
-            }
+        while let Some(ticket) = self.late(now.as_nanos().saturating_add(1)) {
             self.refuse(ticket, Refusal::Timeout);
         }
     }
@@ -312,18 +338,14 @@ impl Queue {
     /// Refuses all waiters, and every later one.
     pub fn close(&mut self) {
         self.closed = true;
-        while let Some((&ticket, _)) = self.waiters.first_key_value() {
-            self.refuse(ticket, Refusal::Closed);
+        while let Some(&[.., ticket]) = self.order.first() {
+            self.refuse(Ticket(ticket), Refusal::Closed);
         }
     }
 
     /// Makes a pool worth a try now: its limit was raised or reset.
     pub fn wake(&mut self, pool: u64, now: Instant) {
-        if let Some(place) = self.pools.get_mut(&pool) {
-            self.due.remove(&(place.retry_at, pool));
-            place.retry_at = place.retry_at.min(now);
-            self.due.insert((place.retry_at, pool));
-        }
+        self.retry(pool, |at| at.min(now));
     }
 
     /// What has become of waiters since the last call. Drain it until `None`.
@@ -334,9 +356,9 @@ impl Queue {
     /// When something is due next: a try or a deadline.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let due = self.due.first().map(|(at, _)| *at);
-        let deadline = self.deadlines.first().map(|(at, _)| *at);
-        due.into_iter().chain(deadline).min()
+        let due = self.due.first().map(|[at, ..]| *at);
+        let deadline = self.deadlines.first().map(|[at, ..]| *at);
+        due.into_iter().chain(deadline).min().map(Instant::from_nanos)
     }
 
     /// What happened so far.
@@ -348,7 +370,8 @@ impl Queue {
     /// How many requests of `client` wait for `pool`.
     #[must_use]
     pub fn waiting(&self, pool: u64, client: u64) -> usize {
-        self.clients.get(&(pool, client)).map_or(0, |client| client.waiting.len())
+        let waiting = self.clients.get(&(pool, client)).map_or(0, |client| client.waiting);
+        usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
     fn refuse(&mut self, ticket: Ticket, reason: Refusal) {
@@ -365,13 +388,15 @@ impl Queue {
 
     fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.waiters.remove(&ticket)?;
-        self.deadlines.remove(&(waiter.deadline, ticket));
-        let key = (waiter.pool, waiter.client);
+        let Waiter { pool, client, deadline, .. } = waiter;
+        self.deadlines.remove(&[deadline.as_nanos(), ticket.0, 0]);
+        self.order.remove(&[pool, client, ticket.0]);
+        let key = (pool, client);
         let client = self.clients.get_mut(&key)?;
-        self.lengths.remove(&(client.waiting.len(), key));
-        client.waiting.remove(&ticket);
-        if !client.waiting.is_empty() {
-            self.lengths.insert((client.waiting.len(), key));
+        self.lengths.remove(&[client.waiting, key.0, key.1]);
+        client.waiting = client.waiting.saturating_sub(1);
+        if client.waiting != 0 {
+            self.lengths.insert([client.waiting, key.0, key.1]);
             return Some(waiter);
         }
         // A client that does not wait has no claim to what it did not use.
@@ -382,7 +407,7 @@ impl Queue {
                 pool.in_turn &= at != 0;
             }
             if pool.ring.is_empty() {
-                self.due.remove(&(pool.retry_at, waiter.pool));
+                self.due.remove(&[pool.retry_at.as_nanos(), waiter.pool, 0]);
                 self.pools.remove(&waiter.pool);
             }
         }
@@ -400,7 +425,7 @@ pub struct WaitingLimiter {
     limiter: Limiter,
     queue: Queue,
     // The keys of pools for which somebody waits.
-    keys: BTreeMap<u64, alloc::boxed::Box<[u8]>>,
+    keys: HashMap<u64, Box<[u8]>, HashSeed>,
 }
 
 /// The answer to a request that may wait.
@@ -418,7 +443,9 @@ impl WaitingLimiter {
     /// A limiter in front of which at most `capacity` requests wait.
     #[must_use]
     pub const fn new(limiter: Limiter, capacity: usize) -> Self {
-        Self { limiter, queue: Queue::new(capacity), keys: BTreeMap::new() }
+        let seed = limiter.seed();
+        let queue = Queue::new(capacity, seed);
+        Self { limiter, queue, keys: HashMap::with_hasher(seed) }
     }
 
     /// The limiter, to ask and to change. Follow a change that helps a key with

@@ -10,7 +10,6 @@ mod key;
 mod rule;
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -167,9 +166,9 @@ pub(super) struct LimitGate {
     rules: Vec<Rule>,
     settings: LimitSettings,
     seed: HashSeed,
-    works: BTreeMap<u64, Work>,
+    works: HashMap<u64, Work, HashSeed>,
     next_work: u64,
-    waiting: BTreeMap<(usize, Ticket), StreamId>,
+    waiting: HashMap<(usize, Ticket), StreamId, HashSeed>,
     actions: Vec<Action>,
     /// Requests that waited and may now go on.
     resumed: Vec<StreamId>,
@@ -185,9 +184,9 @@ impl LimitGate {
             rules,
             settings,
             seed,
-            works: BTreeMap::new(),
+            works: HashMap::with_hasher(seed),
             next_work: 0,
-            waiting: BTreeMap::new(),
+            waiting: HashMap::with_hasher(seed),
             actions: Vec::new(),
             resumed: Vec::new(),
             refused: Vec::new(),
@@ -567,7 +566,7 @@ impl Rule {
         let permits = rule.concurrency.map(|c| Permits::new(c.per_key, c.total, seed));
         let adaptive = rule.concurrency.and_then(|c| c.adaptive);
         let adaptive = adaptive.map(|bounds| Adaptive::new(bounds, crate::time::Instant::ZERO));
-        let queue = rule.delay.map(|delay| Queue::new(delay.max_waiting));
+        let queue = rule.delay.map(|delay| Queue::new(delay.max_waiting, seed));
         let mut this = Self {
             rule,
             fingerprint,
