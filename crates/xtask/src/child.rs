@@ -17,8 +17,9 @@ use rustix::process::{Pid, Signal};
 
 use crate::tree::Tree;
 
-/// The process groups that are alive, each named by its first process.
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// The process groups that are alive, each named by its first process; `None` once all
+/// were ended for good.
+static GROUPS: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 /// How long a program may take to end itself before it is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,12 +40,16 @@ impl Running {
     /// Starts `command` without input.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null()).process_group(0);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let group = Pid::from_child(&child);
-        groups(|all| all.push(group));
-        Ok(Self { child, group })
+        // Spawned under the lock, so that a signal either ends this one too or comes first.
+        groups(|all| {
+            let Some(all) = all else { bail!("interrupted") };
+            let child = command
+                .spawn()
+                .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+            let group = Pid::from_child(&child);
+            all.push(group);
+            Ok(Self { child, group })
+        })
     }
 
     /// The status of the program if it has ended.
@@ -87,17 +92,17 @@ impl Drop for Running {
         }
         let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
         let _ = self.child.wait();
-        groups(|all| all.retain(|group| *group != self.group));
+        groups(|all| all.iter_mut().for_each(|all| all.retain(|group| *group != self.group)));
     }
 }
 
-fn groups<T>(act: impl FnOnce(&mut Vec<Pid>) -> T) -> T {
+fn groups<T>(act: impl FnOnce(&mut Option<Vec<Pid>>) -> T) -> T {
     act(&mut GROUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
-/// Ends every group that still lives.
+/// Ends every group that still lives; from now on none can be started.
 pub(crate) fn end_all() {
-    let left = groups(std::mem::take);
+    let left = groups(Option::take).unwrap_or_default();
     for group in &left {
         let _ = rustix::process::kill_process_group(*group, Signal::TERM);
     }
