@@ -90,10 +90,12 @@ impl Compiler {
     /// Builds one of our `cdylib` crates; gives the path of the raw module.
     ///
     /// One package per call: built together, cargo would give both edges the union of
-    /// the features that either asks of a shared dependency.
-    pub(crate) fn build(&self, tree: &Tree, package: &str) -> Result<PathBuf> {
+    /// the features that either asks of a shared dependency. `level` is what the
+    /// compiler optimises for: `3` is speed, `z` is size.
+    pub(crate) fn build(&self, tree: &Tree, package: &str, level: &str) -> Result<PathBuf> {
         let std = if self.has_std { "" } else { "std,panic_abort" };
         let mut build = self.build_command(tree, package, TARGET, std);
+        build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
         build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", self.linker(tree)?);
         if package == "edgeweir-filter" {
             // A third smaller. What a request costs is calls to the host, not these
