@@ -14,7 +14,7 @@ use crate::stamp::{self, Stamp};
 use crate::tree::{self, Tree};
 
 /// Envoy compiles a module on its main thread, about 2 ms per KiB: keep it small.
-const LARGEST: u64 = 300 * 1024;
+const LARGEST: u64 = 512 * 1024;
 
 /// Size: what a request costs in a filter are the host's calls, not our instructions,
 /// and for speed (`3`) the module is half as large again.
