@@ -97,11 +97,6 @@ impl Compiler {
         let mut build = self.build_command(tree, package, TARGET, std);
         build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
         build.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", self.linker(tree)?);
-        if package == "edgeweir-filter" {
-            // A third smaller. What a request costs is calls to the host, not these
-            // instructions; what Envoy compiles before it serves is their number.
-            build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s");
-        }
         quietly(tree, &format!("compile {package} for wasm32"), BUILD, &mut build)?;
         let file = format!("{}.wasm", package.replace('-', "_"));
         Ok(tree.path("target/wasm-build").join(TARGET).join("release").join(file))
