@@ -60,7 +60,8 @@ fn stamp(
     sources: &[&str],
 ) -> Result<Stamp> {
     // What this tool does to a module is an input too.
-    let own = [include_str!("wasm.rs"), include_str!("callbacks.rs")].concat();
+    let own = [include_str!("wasm.rs"), include_str!("callbacks.rs"), include_str!("compiler.rs")]
+        .concat();
     let mut stamp = Stamp::new()
         .text(&compiler.describe())
         .text(&optimiser.map(|found| found.0.display().to_string()).unwrap_or_default())
