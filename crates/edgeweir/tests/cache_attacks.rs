@@ -250,3 +250,22 @@ fn a_304_changes_no_body_and_no_framing() {
         assert_eq!(found(name), None, "{name}");
     }
 }
+
+#[test]
+fn rfc_9111_4_3_4_a_304_about_another_version_refreshes_nothing() {
+    let response = [(":status", "200"), ("cache-control", "no-cache"), ("etag", "\"a\"")];
+    let other = [(":status", "304"), ("etag", "\"b\""), ("cache-control", "max-age=60")];
+    let mut proxy = Proxy::new();
+    proxy.exchange("GET", "/", &[], &response, "good");
+    proxy.exchange("GET", "/", &[], &other, "");
+    assert_eq!(proxy.stored("/"), None);
+}
+
+#[test]
+fn cookies_that_differ_by_an_empty_member_are_two() {
+    let response = [(":status", "200"), ("cache-control", "max-age=60"), ("vary", "cookie")];
+    let mut proxy = Proxy::new();
+    proxy.exchange("GET", "/", &[("cookie", "id=a,")], &response, "good");
+    let got = proxy.exchange("GET", "/", &[("cookie", "id=a")], &[(":status", "503")], "");
+    assert_eq!(got, None);
+}

@@ -121,6 +121,17 @@ impl Entry {
         FieldList::new(old.chain(new.iter().copied()))
     }
 
+    /// Whether a 304 can be about it: one that names another `ETag` cannot (RFC 9111
+    /// section 4.3.4).
+    #[must_use]
+    pub fn is_told_of_by(&self, response: Fields<'_>) -> bool {
+        let opaque = |tag: &'_ [u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
+        match (response.first("etag"), self.fields.first("etag")) {
+            (Some(told), Some(own)) => opaque(told) == opaque(own),
+            _ => true,
+        }
+    }
+
     /// Its age (RFC 9111 section 4.2.3).
     #[must_use]
     pub fn age(&self, now: Instant) -> Duration {

@@ -59,6 +59,11 @@ impl Selection {
     }
 }
 
+/// Fields that are no lists: a comma and the space around it are part of what they say,
+/// and most of them say who asks.
+const EXACT: [&str; 6] =
+    ["authorization", "cookie", "origin", "proxy-authorization", "referer", "user-agent"];
+
 /// All values of a field as one text that is the same for requests that mean the same:
 /// white space around commas does not count; languages, encodings and media types
 /// have no case, and no order beyond their weights (RFC 9110 section 12.5).
@@ -66,6 +71,9 @@ fn normal(request: Fields<'_>, name: &[u8]) -> Option<Box<[u8]>> {
     let name = core::str::from_utf8(name).ok()?;
     if !request.has(name) {
         return None;
+    }
+    if EXACT.contains(&name) {
+        return Some(request.all(name).collect::<Vec<_>>().join(&b"\0"[..]).into());
     }
     let mut members: Vec<Vec<u8>> =
         request.all(name).flat_map(list::members).map(<[u8]>::to_vec).collect();
@@ -121,6 +129,9 @@ mod tests {
             ("foo", "1 ,\t2", "1, 2", true),
             ("foo", "1,2", "2,1", false),
             ("foo", "a", "A", false),
+            ("cookie", "id=a,", "id=a", false),
+            ("cookie", "id=a , b", "id=a,b", false),
+            ("authorization", "x a,,b", "x a,b", false),
             ("accept-language", "en, de", "de,en", true),
             ("accept-language", "EN; q=0.5", "en;q=0.5", true),
             ("accept-language", "en, de;q=0.5", "en;q=0.5, de", false),

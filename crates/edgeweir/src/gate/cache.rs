@@ -374,6 +374,11 @@ impl CacheGate {
         now: Now,
     ) -> Entry {
         self.counts.revalidated += 1;
+        if !entry.is_told_of_by(response) {
+            // It answers this request, which was told so, and no other.
+            self.store.remove_fitting(key, request);
+            return entry.clone();
+        }
         let dated = with_date(response, now);
         let merged = entry.refreshed(Fields::new(&dated.pairs()));
         let pairs = merged.pairs();
