@@ -206,7 +206,9 @@ fn ranges(request: Fields<'_>, size: usize) -> Ranges {
             found.push(range);
         }
     }
-    let total: usize = found.iter().map(|(first, last)| last - first + 1).sum();
+    // Sixteen times half a gigabyte is more than a 32-bit number holds.
+    let total =
+        found.iter().fold(0_usize, |total, (first, last)| total.saturating_add(last - first + 1));
     match (asked, found.len()) {
         (0, _) => Ranges::Ignored,
         (_, 0) => Ranges::Unsatisfiable,
